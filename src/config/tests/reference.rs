@@ -6,19 +6,17 @@ use super::*;
 
 const REFERENCE: &str = include_str!("../../../docs/configuration.md");
 
-/// The sections of keys, as the reference writes them, and a configuration with an unknown key there.
-const PLACES: [(&str, &str); 8] = [
-    ("", "nonsense: 1\n"),
-    ("homeserver.", "homeserver:\n  nonsense: 1\n"),
-    ("appservice.", "appservice:\n  nonsense: 1\n"),
-    ("bot.", "bot:\n  nonsense: 1\n"),
-    ("authorization.", "authorization:\n  nonsense: 1\n"),
-    ("encryption.", "encryption:\n  nonsense: 1\n"),
-    ("rate.", "rate:\n  nonsense: 1\n"),
-    ("sessions.", "sessions:\n  nonsense: 1\n"),
+const SECTIONS: [&str; 7] = [
+    "homeserver",
+    "appservice",
+    "bot",
+    "authorization",
+    "encryption",
+    "rate",
+    "sessions",
 ];
 
-/// The known keys there, as the problem of the unknown key lists them.
+/// The known keys beside an unknown one, as its problem lists them.
 fn keys_at(text: &str) -> BTreeSet<String> {
     let said = problems_of(text);
     let list = said.split("the keys here are ").nth(1).unwrap();
@@ -36,32 +34,17 @@ fn is_common(key: &str) -> bool {
 
 /// Every key, as the reference writes it.
 fn all_keys() -> BTreeSet<String> {
-    let mut keys = BTreeSet::new();
-    for (place, text) in PLACES {
-        let mut here = keys_at(text);
-        here.retain(|key| place != "sessions." || is_common(key));
-        keys.extend(here.iter().map(|key| format!("{place}{key}")));
-    }
-    let of_project = keys_at("projects:\n  website:\n    nonsense: 1\n");
-    let common: BTreeSet<_> = of_project
-        .iter()
-        .filter(|key| keys.contains(&format!("sessions.{key}")))
-        .cloned()
-        .collect();
-    let own = of_project.difference(&common);
-    keys.extend(own.map(|key| format!("projects.NAME.{key}")));
-    for section in [
-        "homeserver",
-        "appservice",
-        "bot",
-        "authorization",
-        "encryption",
-        "rate",
-        "sessions",
-        "projects",
-    ] {
+    let mut keys = keys_at("nonsense: 1\n");
+    for section in SECTIONS {
         assert!(keys.remove(section), "{section}");
+        let mut here = keys_at(&format!("{section}:\n  nonsense: 1\n"));
+        here.retain(|key| section != "sessions" || is_common(key));
+        keys.extend(here.iter().map(|key| format!("{section}.{key}")));
     }
+    assert!(keys.remove("projects"));
+    let mut own = keys_at("projects:\n  website:\n    nonsense: 1\n");
+    own.retain(|key| !keys.contains(&format!("sessions.{key}")));
+    keys.extend(own.iter().map(|key| format!("projects.NAME.{key}")));
     keys
 }
 
