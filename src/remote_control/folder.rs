@@ -103,15 +103,11 @@ fn branch(directory: &Path) -> Option<String> {
     let text = text.trim();
     let is_plain = |sign: char| sign.is_ascii_alphanumeric() || "-_./+#".contains(sign);
     if let Some(branch) = text.strip_prefix("ref: refs/heads/") {
-        let is_short = branch.chars().count() <= LONGEST_BRANCH;
-        let shown: String = branch.chars().take(LONGEST_BRANCH).collect();
-        return branch.chars().all(is_plain).then(|| {
-            if is_short {
-                shown
-            } else {
-                format!("{shown}..")
-            }
-        });
+        let shown = match branch.split_at_checked(LONGEST_BRANCH) {
+            Some((_, "")) | None => branch.to_owned(),
+            Some((beginning, _)) => format!("{beginning}.."),
+        };
+        return branch.chars().all(is_plain).then_some(shown);
     }
     let is_commit = text.len() >= 40 && text.chars().all(|sign| sign.is_ascii_hexdigit());
     text.get(..7).filter(|_| is_commit).map(str::to_owned)

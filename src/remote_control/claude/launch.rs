@@ -244,20 +244,20 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled_in_once() {
-        assert_eq!(fill("{project}@{host} {id}"), "website@{id} 4711");
-        assert_eq!(fill("--name={project}{project}"), "--name=websitewebsite");
-    }
-
-    #[test]
-    fn what_is_no_placeholder_is_left_as_it_is() {
+    fn placeholders_are_filled_in_once_and_all_else_is_left_as_it_is() {
+        for (word, filled) in [
+            ("{project}@{host} {id}", "website@{id} 4711"),
+            ("--name={project}{project}", "--name=websitewebsite"),
+            ("{{id}}", "{4711}"),
+            ("{pro{project}", "{prowebsite"),
+        ] {
+            assert_eq!(fill(word), filled);
+        }
         for word in [
             "", "{", "}", "{}", "{user}", "{ id }", "{ID}", "a{b", "é{ü}",
         ] {
             assert_eq!(fill(word), word);
         }
-        assert_eq!(fill("{{id}}"), "{4711}");
-        assert_eq!(fill("{pro{project}"), "{prowebsite");
     }
 
     fn pairs<T: From<&'static str>>(pairs: &[(&'static str, &'static str)]) -> Vec<(T, T)> {
