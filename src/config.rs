@@ -1,7 +1,7 @@
 //! config.yaml -> [`Config`]: typed, and checked as a whole, so that all problems are reported at once.
 //!
-//! `file` has the keys as serde structs and makes a [`Config`] of them, `values` parses each value, `outline` finds the line of
-//! each, and `document` reads by serde and collects the problems.
+//! `file` has the keys as serde structs and makes a [`Config`] of them, `values` parses each value, `outline` reads YAML and
+//! the line of each value, and `document` reads that by serde and collects the problems.
 //!
 //! Invariant: no message shows a secret.
 
@@ -22,7 +22,6 @@ mod file;
 mod host;
 mod outline;
 mod places;
-mod problem;
 mod roots;
 pub(crate) mod values;
 
@@ -32,11 +31,10 @@ pub(crate) mod testing;
 mod tests;
 
 pub(crate) use self::authorization::{Authorization, MasterKey};
-pub(crate) use self::document::FileError;
+pub(crate) use self::document::{FileError, Problem, Problems};
 use self::file::File;
 pub(crate) use self::host::HostName;
 pub(crate) use self::places::Places;
-pub(crate) use self::problem::{Problem, Problems};
 pub(crate) use self::roots::{Found, ProjectRoot, Seen};
 use crate::{
     remote_control::{Project, ProjectName},
