@@ -98,7 +98,8 @@ impl Bot {
                 }
                 Notice::NotEnded { requests, reason } => {
                     let text = reply::not_ended(&project, &reason);
-                    if requests.is_empty() {
+                    let mut targets = requests.iter().map(ReplyTarget::of);
+                    if targets.all(|target| target == ReplyTarget::Nobody) {
                         self.announce(&text);
                     }
                     let conclusion = Conclusion::because("not ended", reason);

@@ -87,6 +87,22 @@ async fn results_of_tasks_are_recorded_during_shutdown() {
 }
 
 #[tokio::test]
+async fn a_session_that_the_bot_ends_and_cannot_end_is_announced() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (mut bot, _) = silent_bot(folder.path());
+    // As after a link that was overheard.
+    let not_ended = remote_control::Notice::NotEnded {
+        requests: vec![Request {
+            requester: "the bot itself".to_owned(),
+            reference: answer::ReplyTarget::Nobody.to_text(),
+        }],
+        reason: "process 1 is root's".to_owned(),
+    };
+    bot.handle(vec![("website".parse().unwrap(), not_ended)]);
+    assert_eq!(bot.tasks.len(), 1, "one message to the room");
+}
+
+#[tokio::test]
 async fn an_order_to_stop_fails_where_the_session_cannot_be_ended() {
     let folder = tempfile::TempDir::new().unwrap();
     let (mut bot, _) = silent_bot(folder.path());
