@@ -32,10 +32,12 @@ async fn wait_for_announcement(bot: &Bot, alice: &Person) -> Event {
     alice.sees("the announcement", is_announcement).await
 }
 
-/// Two hosts in alice's admin room, each with a project `website`, one that the other has not, and two hundred folders.
+/// Two hosts in alice's admin room, each with a project `website`, one that the other has not, and two hundred folders of its
+/// own and one, `both`, that the other has too.
 async fn two_hosts(alice: &Person) -> [Bot; 2] {
     let with_root = |bot: BotBuilder, folders: &str| {
         let names = (0..200).map(|number| format!("{folders}-{number}"));
+        let names = names.chain(["both".to_owned()]);
         bot.root(&names.collect::<Vec<_>>())
     };
     let first = of_host("build1", &["website", "api"], None);
@@ -73,7 +75,7 @@ async fn of_several_hosts_only_the_addressed_one_answers() {
     for bot in &bots {
         let announced = wait_for_announcement(bot, &alice).await;
         let content = &announced.json["content"];
-        assert_eq!(content["unnamed"]["count"], 200);
+        assert_eq!(content["unnamed"]["count"], 201);
         let content = content.to_string();
         assert!(content.len() < 4_096 - 1_024, "{} bytes", content.len());
         content.lacks("one-17");
@@ -102,6 +104,8 @@ async fn of_several_hosts_only_the_addressed_one_answers() {
     // A folder that no announcement names.
     request("start two-17", Some(1)).await;
     assert_eq!(starts(), [1, 2]);
+    let (_, question) = request("start both", None).await;
+    question.says("`both@build1`, `both@build2`");
     let (_, unknown) = request("start three-17", None).await;
     unknown.says("There is no project `three-17`");
     // A folder that is made now is announced soon.
@@ -109,7 +113,7 @@ async fn of_several_hosts_only_the_addressed_one_answers() {
     let grown = |event: &Event| {
         let content = &event.json["content"];
         let names_session = content["projects"].get("two-17").is_some();
-        event.sender == users[1] && names_session && content["unnamed"]["count"] == 200
+        event.sender == users[1] && names_session && content["unnamed"]["count"] == 201
     };
     alice
         .sees("the announcement of the new folder", grown)
