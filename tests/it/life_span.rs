@@ -1,4 +1,5 @@
-//! Autostart, resumption, extension and end of sessions, and what the operator on the host can do about them.
+//! Autostart, resumption, extension and end of sessions, what the operator on the host can do about them, and what a killed
+//! bot leaves to the next run.
 
 use std::time::Duration;
 

@@ -130,7 +130,7 @@ async fn a_tombstone_of_somebody_who_is_gone_does_not_move_the_admin_room() {
         "events": { "m.room.tombstone": 50 },
     }));
     let mut cases = Vec::new();
-    // Each of them can send one, and may not command any more when the bot receives it, or never might.
+    // Each of them can send a tombstone, and may not command when the bot receives it.
     for (case, level) in [("banned", 100), ("left", 100), ("no administrator", 50)] {
         let mallory = person("mallory").await;
         builder = builder.member(&mallory, level);
