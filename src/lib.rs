@@ -10,7 +10,7 @@
 //!   ─▶ bot::answer ─▶ matrix::send ─▶ homeserver                          the admin room hears that it was sent
 //! ```
 //! Slow work (asking the homeserver, spawning, delivering, stopping) is done by tasks that report to the loop of [`bot`] with
-//! an event. [`matrix`] and [`remote_control`] do not depend on each other.
+//! an event. `matrix` and [`remote_control`] do not depend on each other.
 //!
 //! # Words
 //! - *admin room*: the one room in which commands are accepted; *requester*: the user who sent one.

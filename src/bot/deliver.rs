@@ -212,16 +212,18 @@ impl Bot {
                 let is_repeated = matches!(trigger, Trigger::Command { .. });
                 let (project, receipt) = (&id.project, sent.receipt);
                 let text = reply::link_sent(project, is_repeated, receipt.room(), sent.is_invited);
-                for request in self.remote_control.requests(&id, &request) {
+                let answered = self.remote_control.requests(&id, &request);
+                let is_pending = self.remote_control.is_pending(&id);
+                // Before it is announced: a bot that is killed afterwards knows which event to redact.
+                let recorded = receipt.to_string();
+                let notices = self.remote_control.delivered(id.clone(), request, recorded);
+                for request in answered {
                     self.conclude(&id.project, &request, &text, "link sent");
                 }
-                if self.remote_control.is_pending(&id) {
+                if is_pending {
                     let offer = transactions(&id).offer;
-                    self.spawn_quiet(offer_picture(self.matrix.clone(), receipt.clone(), offer));
+                    self.spawn_quiet(offer_picture(self.matrix.clone(), receipt, offer));
                 }
-                let notices = self
-                    .remote_control
-                    .delivered(id, request, receipt.to_string());
                 self.handle(notices);
             }
             Err(reason) => {

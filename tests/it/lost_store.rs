@@ -34,8 +34,6 @@ async fn a_bot_with_nothing_but_its_recovery_key_has_its_identity_and_sessions_a
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &former).await;
     let first = bot.start_session(&alice, "website").await;
-    // Its delivery is on record once the bot answers the next command.
-    bot.request(&alice, "status").await;
     let identity = bot.identity(&alice).await;
 
     let key = lose_everything(&mut bot);
