@@ -103,7 +103,7 @@ async fn the_operator_sees_and_stops_sessions_with_and_without_a_running_bot() {
         (true, "website stopped."),
         (
             false,
-            " Its link is deleted, and whoever waits for it gets an answer, when the bot runs again.",
+            " Its link is deleted, and those who wait for it get an answer, when the bot runs again.",
         ),
     ] {
         assert_eq!(on_host(&bot, &["stop"]), "No session is running.");

@@ -120,7 +120,7 @@ impl About<'_> {
         };
         Reply::new(format!(
             "The record of **{project}** is lost or unreadable. {session} I cannot delete the messages with its link \
-             that I sent before: whoever has one should delete it."
+             that I sent before: anyone who has one should delete it."
         ))
     }
 
@@ -217,7 +217,7 @@ impl Failure {
                 let what = match exit {
                     Exit::Signal(_) => format!("its process was ended by {exit}"),
                     Exit::Code(_) | Exit::Unknown => {
-                        format!("its process exited by itself ({})", describe(*exit))
+                        format!("its process exited ({})", describe(*exit))
                     }
                 };
                 let starts = format!("`{prefix} start {project}` starts it again.");
@@ -329,7 +329,7 @@ pub(crate) fn stopped(
         (None, _) => "stopped: no process was running.".to_owned(),
         (Some(killed), Ending::Exited { exit, .. } | Ending::ExitedBeforeLink { exit, .. }) => {
             let exit = describe(*exit);
-            format!("had ended by itself already ({exit}). What was left is cleared away{killed}.")
+            format!("had already ended ({exit}). What was left is cleared away{killed}.")
         }
         (Some(killed), _) => format!("stopped{killed}."),
     };
@@ -353,7 +353,7 @@ pub(crate) fn stopped_offline(project: &ProjectName, report: Option<&StopReport>
         return no_session(None, project);
     };
     Reply::new(format!(
-        "**{project}** stopped{}. Its link is deleted, and whoever waits for it gets an answer, when the bot runs again.",
+        "**{project}** stopped{}. Its link is deleted, and those who wait for it get an answer, when the bot runs again.",
         killed(report)
     ))
 }
@@ -592,7 +592,7 @@ mod tests {
         };
         assert_eq!(
             said(crash).html,
-            "🔴 <strong>website</strong> has ended: its process exited by itself (exit code 1).<br><code>!rc start website</code> \
+            "🔴 <strong>website</strong> has ended: its process exited (exit code 1).<br><code>!rc start website</code> \
              starts it again."
         );
         let expired = said(Ending::Expired).html;
