@@ -133,6 +133,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_level_has_its_priority_in_the_journal() {
+        let levels = [
+            Level::ERROR,
+            Level::WARN,
+            Level::INFO,
+            Level::DEBUG,
+            Level::TRACE,
+        ];
+        assert_eq!(levels.map(priority), [3, 4, 6, 7, 7]);
+    }
+
+    #[test]
     fn the_audit_log_is_written_unless_the_operator_says_otherwise() {
         let log = tracing_subscriber::registry().with(EnvFilter::new(DEFAULT_LOG));
         tracing::subscriber::with_default(log, || {

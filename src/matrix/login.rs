@@ -419,7 +419,10 @@ mod tests {
         let fault = refused("403 Forbidden", "M_FORBIDDEN").await;
         assert_eq!(fault.severity(), Severity::NeedsOperator);
         let error = fault.to_string();
-        assert!(error.contains("is not its password"), "{error}");
+        assert!(
+            error.contains("bot.password is not its password"),
+            "{error}"
+        );
         assert!(!format!("{fault:?}").contains("hunter2"));
     }
 
