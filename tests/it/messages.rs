@@ -51,6 +51,9 @@ async fn the_bot_greets_the_admin_room_once_and_sets_its_avatar_unless_it_has_an
     let path = format!("profile/{}/avatar_url", bot.user_id());
     let content = json!({ "avatar_url": another });
     bot.call(Method::PUT, &path, &content).await;
+    // The homeserver tells the rooms after it has answered.
+    let shown = |event: &Event| event.json["content"]["avatar_url"] == another;
+    alice.sees("the bot's other avatar", shown).await;
     // A later change of name or avatar does not invalidate earlier commands.
     bot.kill_9();
     bot.reconfigure(|config| config["bot"]["display_name"] = "Another name".into());
