@@ -39,7 +39,7 @@ const OLM: &str = "m.olm.v1.curve25519-aes-sha2";
 /// How much of another user's text is logged, in characters.
 const LONGEST_TEXT: usize = 255;
 
-/// The part of a token between the homeserver's own token and the number of parts of its answer that are left.
+/// The part of a token between the homeserver's own token and the number of parts that the SDK has got since that.
 const PART: &str = "_rcbot-part-";
 
 /// How long a user is blocked after the first panic at their events: all that they sent together arrives within minutes.
@@ -311,7 +311,7 @@ impl Quarantine {
         (waiting.token == since).then(|| step.hand_out(waiting))
     }
 
-    /// What the SDK gets of the homeserver's answer to a request with this token.
+    /// What the SDK gets of the homeserver's answer to its request with this token.
     pub(super) fn sync_answer(&self, since: &str, body: Bytes) -> Bytes {
         let Some(answer) = SyncAnswer::read(&body) else {
             return body;
@@ -429,8 +429,14 @@ impl Step {
         if waiting.needed.is_empty() {
             return with_events(waiting.rest, &events);
         }
-        let (since, left) = (homeserver_token(&waiting.token), waiting.needed.len());
-        waiting.token = format!("{since}{PART}{left}");
+        // Another token than that of the request: the SDK skips an answer that has its own. After a restart between two parts it
+        // asks for the first one again, in which there may be new events.
+        let (since, part) = waiting
+            .token
+            .split_once(PART)
+            .unwrap_or((&*waiting.token, ""));
+        let part = part.parse::<u64>().unwrap_or_default().wrapping_add(1);
+        waiting.token = format!("{since}{PART}{part}");
         let next_batch = to_raw_value(&waiting.token).ok();
         let next_batch = next_batch.map(|token| ("next_batch".to_owned(), token));
         self.waiting = Some(waiting);
@@ -741,6 +747,19 @@ mod tests {
         let parts = parts(&quarantine, answer(&["@a:x", "@b:x", "@a:x", "@c:x"]));
         assert_eq!(parts, [vec!["@a:x", "@a:x"], vec!["@b:x"], vec!["@c:x"]]);
         assert!(quarantine.next_part("a").is_none());
+    }
+
+    #[test]
+    fn a_restart_between_two_parts_loses_no_later_event() {
+        let (_folder, quarantine) = quarantine();
+        let first = quarantine.sync_answer("a", answer(&["@a:x", "@b:x"]));
+        let (token, ..) = read_part(&first);
+        quarantine.start_over();
+        let first = quarantine.sync_answer(&token, answer(&["@a:x", "@a:x", "@b:x"]));
+        let (next, senders, _) = read_part(&first);
+        assert_eq!(senders, ["@a:x", "@a:x"]);
+        assert_ne!(next, token);
+        assert_eq!(homeserver_token(&next), "a");
     }
 
     #[test]

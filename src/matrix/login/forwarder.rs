@@ -234,9 +234,7 @@ impl Route {
         }
         let mut answer = match (answer.status(), &subject) {
             (StatusCode::OK, Subject::Sync(since)) => {
-                let since = guard::homeserver_token(since);
-                let change = |body| self.quarantine.sync_answer(since, body);
-                with_body(answer, change).await?
+                with_body(answer, |body| self.quarantine.sync_answer(since, body)).await?
             }
             (StatusCode::OK, Subject::Keys) => {
                 with_body(answer, |body| self.quarantine.keys_answer(body)).await?
