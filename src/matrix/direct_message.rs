@@ -227,6 +227,7 @@ impl Matrix {
             Some(known) => Some(known),
             None => self.prove(recipient, tried, tried.is_none()).await?,
         };
+        // Only where the link may be in the room that was tried.
         let room = proven.ok_or(NotSent::Refused(NotConfidential::Overheard))?;
         Ok(ConfidentialRoom { turn, ..room })
     }

@@ -242,13 +242,13 @@ pub(super) fn not_signed(error: ManualVerifyError) -> Fault {
 pub(crate) struct BackOff(ExponentialBackoff);
 
 /// The longest wait, without its jitter.
-const LONGEST_TRY: Duration = Duration::from_secs(2);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
 
 impl Default for BackOff {
     fn default() -> Self {
         let waits = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(200))
-            .with_max_delay(LONGEST_TRY)
+            .with_max_delay(LONGEST_BACK_OFF)
             .with_jitter()
             .without_max_times();
         Self(waits.build())
@@ -258,7 +258,7 @@ impl Default for BackOff {
 impl BackOff {
     pub(crate) async fn wait(&mut self, fault: &Fault) {
         let wanted = fault.retry_after().unwrap_or_default();
-        sleep(self.0.next().unwrap_or(LONGEST_TRY).max(wanted)).await;
+        sleep(self.0.next().unwrap_or(LONGEST_BACK_OFF).max(wanted)).await;
     }
 }
 

@@ -144,9 +144,7 @@ impl Matrix {
     }
 
     /// Sends a signal to these bots. It is not retried: a late one is of no use.
-    ///
-    /// # Errors
-    /// [`Fault`], when the homeserver did not take it.
+    /// Fails when the homeserver did not take it.
     pub(crate) async fn signal_hosts(
         &self,
         bots: impl IntoIterator<Item = OwnedUserId>,

@@ -165,11 +165,9 @@ impl PictureDelivery {
             None => prepare(&matrix.client, &self.link, message).await?,
         };
         // The same checks as before the link was sent, after the upload, which takes a while.
-        let (user, turn) = (
-            &self.recipient,
-            matrix.turn_to_confide(&self.recipient).await,
-        );
-        let room = matrix.confidential_room(user, Some(&self.receipt.room), turn, None);
+        let (user, sent_to) = (&self.recipient, &self.receipt.room);
+        let turn = matrix.turn_to_confide(user).await;
+        let room = matrix.confidential_room(user, Some(sent_to), turn, None);
         let mut room = room.await.map_err(|reason| match reason {
             NotSent::Refused(_) => NoPicture::NotConfidential,
             NotSent::Fault(fault) => NoPicture::NotTaken(fault),

@@ -74,8 +74,8 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
             LONG_POLL
         };
         // Messages from before the bot was in the admin room are ignored.
-        let since_when = since.as_deref();
-        let since_when = since_when.filter(|_| matrix.joined_admin_room().is_ok());
+        let is_there = matrix.joined_admin_room().is_ok();
+        let backfill_from = since.as_deref().filter(|_| is_there);
         if matrix.quarantine.is_under_attack() {
             note_known_users(matrix).await;
         }
@@ -95,7 +95,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                         matrix.receive_signal(signal).await;
                     }
                 }
-                matrix.receive(&answer, since_when).await;
+                matrix.receive(&answer, backfill_from).await;
                 if !join_is_settled || !answer.rooms.invited.is_empty() {
                     join_is_settled = matrix.join_admin_room().await;
                 }
@@ -215,7 +215,7 @@ fn is_empty(answer: &SyncResponse) -> bool {
 }
 
 /// How many events of a room a sync should bring. Synapse never brings more (`filter_timeline_limit`).
-pub(super) const EVENTS_OF_A_ROOM: u32 = 100;
+const EVENTS_OF_A_ROOM: u32 = 100;
 
 /// How many requests are made to backfill one sync, for [`EVENTS_OF_A_ROOM`] each: a user who may command can send a thousand
 /// messages at once, and make the bot miss earlier ones.
