@@ -232,7 +232,6 @@ impl Bot {
         let mut looks = interval(projects::LOOKS_EVERY);
         let announces_roots = self.config.host.is_some() && self.projects.has_roots();
         loop {
-            self.announce_host();
             self.note_answers_due();
             self.report_to_service_manager(*inbound.homeserver_answers.borrow_and_update());
             tokio::select! {
@@ -270,23 +269,6 @@ impl Bot {
         let sessions = statuses.iter().filter(|status| status.session.is_some());
         self.service_manager
             .report(sessions.count(), homeserver_answers);
-    }
-
-    /// Only a host that has a name in the configuration shares the room with others.
-    fn announce_host(&self) {
-        let Some(host) = &self.config.host else {
-            return;
-        };
-        // An announcement without them would be out of date a moment later.
-        let below = match &self.below_roots {
-            None if self.projects.has_roots() => return,
-            below => below.clone().unwrap_or_default(),
-        };
-        let statuses = self.remote_control.status();
-        let announcement = Some(hosts::announcement(host, &statuses, &below));
-        if *self.announced.borrow() != announcement {
-            self.announced.send_replace(announcement);
-        }
     }
 
     /// Lets tasks finish for a moment and records their results, above all where a link is. No further command is executed.

@@ -308,6 +308,24 @@ async fn signal(matrix: &Matrix, to: Vec<OwnedUserId>, about: &str, kind: Signal
 }
 
 impl Bot {
+    /// To be called when a session or what is below the roots has changed. Only a host that has a name in the configuration
+    /// shares the room with others.
+    pub(super) fn announce_host(&self) {
+        let Some(host) = &self.config.host else {
+            return;
+        };
+        let none = BelowRoots::default();
+        let below = match &self.below_roots {
+            // An announcement without them would be out of date a moment later.
+            None if self.projects.has_roots() => return,
+            below => below.as_ref().unwrap_or(&none),
+        };
+        let announcement = Some(announcement(host, &self.remote_control.status(), below));
+        if *self.announced.borrow() != announcement {
+            self.announced.send_replace(announcement);
+        }
+    }
+
     /// Answers what concerns all hosts alike: one of their bots does.
     pub(super) fn say_for_all(&mut self, text: &Reply, answered: ReplyTo) {
         if self.config.host.is_none() {

@@ -13,6 +13,7 @@ use crate::{
 };
 
 impl Bot {
+    /// Acts on the notices of a change. Every change of a session comes here, also one without notices.
     pub(super) fn handle(&mut self, notices: Notices) {
         self.handle_all(notices, Trigger::Session, None);
     }
@@ -25,6 +26,7 @@ impl Bot {
         trigger: Trigger,
         mut proving: Option<Proving>,
     ) {
+        self.announce_host();
         let config = Arc::clone(&self.config);
         for (project, notice) in notices {
             let about = About {

@@ -177,6 +177,7 @@ impl Bot {
                 digest: Digest::of(&found.projects.iter().collect()),
                 names: found.projects.clone(),
             });
+            self.announce_host();
         }
     }
 
