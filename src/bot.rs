@@ -32,7 +32,7 @@ use nix::unistd::{User, geteuid};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{interval, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -230,6 +230,10 @@ impl Bot {
     ) -> BotError {
         let mut daily = interval(doctor::LOOKS_EVERY);
         let mut looks = interval(projects::LOOKS_EVERY);
+        // After a pause of the whole process, one look is enough.
+        for ticks in [&mut daily, &mut looks] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         let announces_roots = self.config.host.is_some() && self.projects.has_roots();
         loop {
             self.note_answers_due();
