@@ -22,7 +22,7 @@ use super::{
     vantage::Vantage,
 };
 use crate::{
-    command::reply::counted,
+    command::reply::{counted, rfc3339},
     config::{Config, ConfiguredProject, Seen, usable_directory},
     matrix::Chain,
     remote_control::{
@@ -441,7 +441,7 @@ impl<'a> Site<'a> {
             found = format!("{found} as {account}");
         }
         if let Some(end) = login.ends {
-            let end = humantime::format_rfc3339_seconds(end).to_string();
+            let end = rfc3339(end);
             let day = end.split('T').next().unwrap_or_default();
             found = format!("{found}, until {day}");
         }

@@ -58,7 +58,7 @@ fn to_json(known: &SessionReport, usage: &BTreeMap<SessionId, Usage>) -> Value {
         SessionReport::Unrecorded { session, .. } => (Some(session), None),
         SessionReport::Unreadable { .. } => (None, None),
     };
-    let since = session.map(|session| humantime::format_rfc3339_seconds(session.since).to_string());
+    let since = session.map(|session| reply::rfc3339(session.since));
     let seconds = |time: Duration| time.as_secs();
     let connection = session.and_then(|session| session.connection);
     let next_try = session.and_then(|session| session.next_try.as_ref());

@@ -260,8 +260,7 @@ pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
 
 /// A time of day that means the same to everybody; with its date unless that is today's.
 fn moment(time: SystemTime, now: SystemTime) -> String {
-    let text = |time| humantime::format_rfc3339_seconds(time).to_string();
-    let (time, now) = (text(time), text(now));
+    let (time, now) = (rfc3339(time), rfc3339(now));
     let (Some((date, clock)), Some((today, _))) = (time.split_once('T'), now.split_once('T'))
     else {
         return time;
@@ -272,6 +271,13 @@ fn moment(time: SystemTime, now: SystemTime) -> String {
     } else {
         format!("{date} {minutes} UTC")
     }
+}
+
+/// A time of RFC 3339, or the nearest that `humantime` can write: a file can name any, at which it would panic.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    let time = time.clamp(SystemTime::UNIX_EPOCH, latest);
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 /// When a session ends, as in "ends in 2h (14:13 UTC)", to the nearest minute: of twelve hours, a moment is gone already.
@@ -295,6 +301,15 @@ fn rounded(age: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_before_1970_or_after_9999_is_written_too() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_hours(1);
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(moment(before, now), "00:00 UTC");
+        let last = moment(now + Duration::from_secs(1 << 40), now);
+        assert_eq!(last, "9999-12-31 23:59 UTC");
+    }
 
     #[test]
     fn code_is_verbatim_for_any_command_prefix() {
