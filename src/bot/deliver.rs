@@ -217,10 +217,11 @@ impl Bot {
                 // Before it is announced: a bot that is killed afterwards knows which event to redact.
                 let recorded = receipt.to_string();
                 let notices = self.remote_control.delivered(id.clone(), request, recorded);
-                for request in answered {
-                    self.conclude(&id.project, &request, &text, "link sent");
-                }
+                // Else its session has ended or restarted, which answers them, and the link is redacted.
                 if is_pending {
+                    for request in answered {
+                        self.conclude(&id.project, &request, &text, "link sent");
+                    }
                     let offer = transactions(&id).offer;
                     self.spawn_quiet(offer_picture(self.matrix.clone(), receipt, offer));
                 }
@@ -592,8 +593,44 @@ fn transactions(id: &DeliveryId) -> LinkTransactions {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::*;
-    use crate::config::{Authorization, Devices, RequireEncryptedCommands};
+    use serde_json::json;
+
+    use super::{super::tests::silent_bot, *};
+    use crate::{
+        config::{Authorization, Devices, RequireEncryptedCommands},
+        remote_control::SessionId,
+    };
+
+    #[tokio::test]
+    async fn a_link_that_arrives_after_its_session_is_redacted_and_not_announced() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (mut bot, _) = silent_bot(folder.path());
+        let message = json!({ "event_id": "$asked", "thread": null });
+        let reply_to = serde_json::from_value(message).unwrap();
+        let delivery = Delivery {
+            id: DeliveryId {
+                project: "website".parse().unwrap(),
+                session: SessionId::random(),
+                number: 1,
+            },
+            request: Request {
+                requester: "@alice:x.y".to_owned(),
+                reference: ReplyTarget::Message(reply_to).to_text(),
+            },
+            link: Link::parse("https://claude.ai/code?environment=env_1").unwrap(),
+            words: (reply::moved_here(), reply::moved_here()),
+            policy: Policy::of_no_project(&bot.config),
+            trigger: Trigger::Session,
+            proving: None,
+            tried: None,
+        };
+        let sent = SentLink {
+            receipt: "!room:x.y $link".parse().unwrap(),
+            is_invited: false,
+        };
+        bot.on_delivered(delivery, Ok(sent));
+        assert_eq!(bot.tasks.len(), 1, "the redaction, and no message");
+    }
 
     #[test]
     fn a_judgement_holds_for_a_moment_and_for_its_power_level() {

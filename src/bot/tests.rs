@@ -15,7 +15,7 @@ fn settings(folder: &std::path::Path) -> remote_control::Settings {
 }
 
 /// A bot without a homeserver, and what it would receive from one.
-fn silent_bot(folder: &std::path::Path) -> (Bot, Inbound) {
+pub(super) fn silent_bot(folder: &std::path::Path) -> (Bot, Inbound) {
     let file = folder.join("config.yaml");
     let text = format!(
         "homeserver: {{ url: http://127.0.0.1:1, server_name: x.y }}\n\
