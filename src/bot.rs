@@ -67,7 +67,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Why the bot ended.
 #[derive(Debug, thiserror::Error)]
-pub enum BotError {
+pub(crate) enum BotError {
     /// Sessions cannot be restored.
     #[error("the sessions of this host cannot be restored")]
     Restore(#[from] RestoreError),
@@ -99,7 +99,7 @@ enum Event {
 
 /// Runs the bot until `shutdown`, which leaves the sessions running. Its work may go on for a moment, so keep `data_dir` until
 /// the runtime has ended.
-pub async fn run(
+pub(crate) async fn run(
     config: Config,
     login: Login,
     data_dir: &DataDir,

@@ -49,7 +49,7 @@ const MISSING: &str = "`rcbot init` writes one, or copy config.example.yaml to i
 
 /// Everything that config.yaml says, with the defaults filled in.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// The configuration file. Absolute.
     pub(crate) file: PathBuf,
     /// Where the homeserver's client-server API is. `http` or `https`, without user and password.

@@ -56,7 +56,7 @@ pub(crate) enum DataDirError {
 
 /// A data directory, locked until this is dropped.
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     /// Without symbolic links, so that it does not depend on how the configuration writes it.
     path: PathBuf,
     /// Two bots with one Matrix store would corrupt its keys.

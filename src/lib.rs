@@ -9,7 +9,7 @@
 //!   ─▶ bot::notices ─▶ bot::deliver ─▶ matrix::direct_message             one encrypted event, to the requester only
 //!   ─▶ bot::answer ─▶ matrix::send ─▶ homeserver                          the admin room hears that it was sent
 //! ```
-//! Slow work (asking the homeserver, spawning, delivering, stopping) is done by tasks that report to the loop of [`bot`] with
+//! Slow work (asking the homeserver, spawning, delivering, stopping) is done by tasks that report to the loop of `bot` with
 //! an event. `matrix` and [`remote_control`] do not depend on each other.
 //!
 //! # Words
@@ -49,10 +49,10 @@
 #![recursion_limit = "256"]
 
 mod atomic_file;
-pub mod bot;
+mod bot;
 pub mod check;
 pub mod cli;
-pub mod command;
+mod command;
 mod config;
 mod data_dir;
 mod http;
@@ -63,5 +63,7 @@ mod regular_file;
 pub mod remote_control;
 pub mod secret;
 
+// For tests/docs.rs, which compares the pages with what the bot says.
+pub use command::reply::{Topic, help as list_of_commands};
 // For the playground, which needs a registration before it has a configuration.
 pub use matrix::{generate as generate_registration, write_new as write_registration};

@@ -8,10 +8,7 @@ mod source;
 use std::{collections::BTreeSet, fs, path::Path, sync::LazyLock};
 
 use clap::CommandFactory as _;
-use rcbot::{
-    cli::Arguments,
-    command::reply::{self, Topic},
-};
+use rcbot::{Topic, cli::Arguments, list_of_commands};
 use regex::Regex;
 
 use source::{SourceFile, rust_files};
@@ -39,7 +36,7 @@ fn commands(texts: &[String], prefix: &str) -> BTreeSet<String> {
 
 #[test]
 fn readme_lists_the_commands_that_help_lists() {
-    let help = reply::help("!rc", &[], true).plain;
+    let help = list_of_commands("!rc", &[], true).plain;
     let in_help: Vec<_> = help
         .split('`')
         .skip(1)

@@ -7,7 +7,7 @@ pub(crate) mod authorize;
 pub(crate) mod digest;
 pub(crate) mod hosts;
 mod parse;
-pub mod reply;
+pub(crate) mod reply;
 
 pub(crate) use authorize::{Denied, Permit, Policy, authorize};
 pub(crate) use parse::{Command, Excerpt, Misuse, Target, Verb, addressed_host, nearest, parse};

@@ -13,7 +13,7 @@ mod session;
 mod status;
 mod topic;
 
-pub use crate::matrix::Reply;
+pub(crate) use crate::matrix::Reply;
 pub(crate) use confidential::*;
 pub(crate) use hosts::*;
 pub(crate) use projects::*;

@@ -62,7 +62,7 @@ pub(crate) struct Document<'a> {
 
 /// Why a file that people write is not accepted.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(crate) enum FileError {
     #[error("there is no {path}: {remedy}")]
     Missing { path: PathBuf, remedy: &'static str },
     #[error("cannot read {path}: it must be a file that the user who runs rcbot may read")]
@@ -244,7 +244,7 @@ impl Document<'_> {
 
 /// One thing in a file that is wrong, or worth a warning. Displayed as `file:line: key: message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     file: PathBuf,
     line: Option<usize>,
     key: String,
@@ -298,7 +298,7 @@ impl fmt::Display for Problem {
 
 /// Everything that is wrong in one file. Displayed as a header and a line for each problem, in the file's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problems {
+pub(crate) struct Problems {
     file: PathBuf,
     list: Vec<Problem>,
 }

@@ -23,7 +23,7 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
 /// A fault of the homeserver, of the network, or of our own stores.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// A request or the SDK failed.
     #[error("the request to the homeserver failed")]
     Request(#[source] Box<matrix_sdk::Error>),
@@ -79,7 +79,7 @@ pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// What may solve a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
+pub(crate) enum Severity {
     /// A retry, later.
     Passing,
     /// A restart, perhaps.
@@ -116,7 +116,7 @@ impl Fault {
         }
     }
 
-    pub fn severity(&self) -> Severity {
+    pub(crate) fn severity(&self) -> Severity {
         match self {
             Self::Request(error) if sdk_error_is_passing(error) => Severity::Passing,
             Self::InvalidState(_)
@@ -140,7 +140,7 @@ impl Fault {
         }
     }
 
-    pub fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         self.severity() == Severity::Passing
     }
 
@@ -177,7 +177,7 @@ impl Fault {
     }
 
     /// Whether the homeserver no longer knows our access token, or our device.
-    pub fn is_logged_out(&self) -> bool {
+    pub(crate) fn is_logged_out(&self) -> bool {
         matches!(self.code(), Some(ErrorKind::UnknownToken(_))) || self.names_unknown_device()
     }
 

@@ -43,7 +43,7 @@ use crate::{
 
 /// How the bot logs in, with the credentials.
 #[derive(Debug, Clone)]
-pub enum Login {
+pub(crate) enum Login {
     /// As an appservice's user, which the homeserver's operator has registered.
     Appservice(Registration),
     /// With the token of a log-in that was made for the bot.
@@ -53,7 +53,7 @@ pub enum Login {
 
 impl Login {
     /// As the configuration says, with the registration that it names.
-    pub fn load(config: &Config) -> Result<Self, RegistrationError> {
+    pub(crate) fn load(config: &Config) -> Result<Self, RegistrationError> {
         Ok(match &config.login {
             LoginMethod::Appservice { registration } => {
                 Self::Appservice(Registration::load(registration, &config.bot_user)?)
@@ -64,7 +64,7 @@ impl Login {
     }
 
     /// Valid but suspicious settings.
-    pub fn warnings(&self) -> &[Problem] {
+    pub(crate) fn warnings(&self) -> &[Problem] {
         match self {
             Self::Appservice(registration) => registration.warnings(),
             Self::AccessToken(_) | Self::Password(_) => &[],

@@ -52,5 +52,5 @@ pub(crate) use proof::Trust;
 pub(crate) use redact::{LinkReceipt, LinkTransactions};
 pub(crate) use registration::{Registration, RegistrationError};
 pub use registration::{generate, write_new};
-pub use send::Reply;
+pub(crate) use send::Reply;
 pub(crate) use send::Sound;

@@ -38,7 +38,7 @@ const DEVICE_MANAGEMENT: &str = "io.element.msc4190";
 
 /// A registration that lets the bot's user log in.
 #[derive(Debug, Clone)]
-pub struct Registration {
+pub(crate) struct Registration {
     /// The file that it was read from.
     pub file: PathBuf,
     /// Proves to the homeserver that we are the appservice.
@@ -50,7 +50,7 @@ pub struct Registration {
 
 /// Why there is no [`Registration`].
 #[derive(Debug, thiserror::Error)]
-pub enum RegistrationError {
+pub(crate) enum RegistrationError {
     /// The same errors as for every file that people write.
     #[error(transparent)]
     File(#[from] FileError),
@@ -64,7 +64,7 @@ impl Registration {
     /// Reads a file and checks it against the bot's user: that user must lie in an exclusive namespace, and must not be
     /// the `sender_localpart`, for which Synapse answers 500 to `/sync`.
     /// The error lists every problem with its line and what is wanted.
-    pub fn load(path: &Path, bot_user: &UserId) -> Result<Self, RegistrationError> {
+    pub(crate) fn load(path: &Path, bot_user: &UserId) -> Result<Self, RegistrationError> {
         let text = document::text_of(path, MISSING)?;
         let is_open = fs::metadata(path)
             .is_ok_and(|metadata| metadata.permissions().mode() & READABLE_BY_OTHERS != 0);
@@ -79,7 +79,7 @@ impl Registration {
     }
 
     /// Valid but suspicious settings, such as a `url` on which nothing listens.
-    pub fn warnings(&self) -> &[Problem] {
+    pub(crate) fn warnings(&self) -> &[Problem] {
         &self.warnings
     }
 
