@@ -323,7 +323,11 @@ impl Bot {
                 );
                 self.announce(&text);
             }
-            IncomingEvent::InAdminRoom(Arrival::Moved) => self.announce(&reply::moved_here()),
+            IncomingEvent::InAdminRoom(Arrival::Moved) => {
+                // An upgrade does not take the announcement of this host along.
+                self.announced.send_modify(|_| {});
+                self.announce(&reply::moved_here());
+            }
             IncomingEvent::Undecryptable {
                 sender,
                 devices,

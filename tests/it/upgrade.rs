@@ -94,6 +94,22 @@ async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left
     assert_eq!(bot.standin_starts(), 1);
 }
 
+/// Where no host is announced, each bot takes itself for the only one, and all answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_is_announced_in_the_new_room_too() {
+    let alice = person("alice").await;
+    let builder = bot().room_version(RoomVersionId::V11);
+    let builder = builder.power_levels(json!({ "events": { "rcbot.host": 0 } }));
+    let builder = builder.configure(|config| config["host"] = json!("build1"));
+    let mut bot = builder.start(&alice).await;
+    bot.assert_no_session(&alice).await;
+    let new = upgrade(&bot, &alice).await;
+    alice.invite(&new, bot.user_id()).await.unwrap();
+    bot.follow_to(new.clone());
+    let is_announced = |event: &Event| event.kind == "rcbot.host" && event.room == new;
+    alice.sees("the announcement there", is_announced).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tombstone_to_a_room_that_does_not_name_the_old_one_or_is_not_encrypted_is_not_followed()
 {
