@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
-    io::Read as _,
+    io::Read,
     os::unix::ffi::OsStrExt as _,
     thread,
     time::Duration,
@@ -19,6 +19,10 @@ use super::handle::{ProcessError, Seen};
 
 /// Bytes that nearly every environment fits into.
 const ENVIRONMENT_SIZE: usize = 16 * 1024;
+
+/// Bytes of the largest environment that is read. No program can be started with more than 6 MiB (execve(2)), but a process can
+/// name any part of its memory, however large, as its environment (`PR_SET_MM_MAP`).
+const LARGEST_ENVIRONMENT: usize = 8 * 1024 * 1024;
 
 /// Longer values are not taken: no mark and no path is so long, and a session could give one to each of thousands of processes.
 const LONGEST_VALUE: usize = 4096;
@@ -102,7 +106,7 @@ fn value(environment: &[u8], name: &str) -> Option<OsString> {
 fn settled_environment(process: &Process) -> ProcResult<Vec<u8>> {
     let mut place_before = None;
     for _ in 0..EXEC_LOOKS {
-        let environment = match environment(process) {
+        let environment = match environment(|| process.open_relative("environ")) {
             Err(error) if is_vanished_or_hidden(&error) => return Ok(Vec::new()),
             read => read?,
         };
@@ -126,13 +130,12 @@ fn settled_environment(process: &Process) -> ProcResult<Vec<u8>> {
 }
 
 /// Reads it in one call: if the process execs between two calls, the second is at an end too early.
-fn environment(process: &Process) -> ProcResult<Vec<u8>> {
+fn environment<F: Read>(open: impl Fn() -> ProcResult<F>) -> ProcResult<Vec<u8>> {
     let mut size = ENVIRONMENT_SIZE;
     loop {
         let mut bytes = vec![0; size];
-        let mut file = process.open_relative("environ")?;
-        let count = file.read(&mut bytes).map_err(ProcError::from)?;
-        if count < size {
+        let count = open()?.read(&mut bytes).map_err(ProcError::from)?;
+        if count < size || size >= LARGEST_ENVIRONMENT {
             bytes.truncate(count);
             return Ok(bytes);
         }
@@ -159,6 +162,8 @@ fn is_vanished_or_hidden(error: &ProcError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use rustix::io::Errno;
 
     use super::super::testing::{Sandbox, eventually, find_by_environment};
@@ -197,6 +202,19 @@ mod tests {
         assert_eq!(value("A"), Some("2=3".into()));
         assert_eq!(value("C"), Some(longest.into()));
         assert_eq!([value("B"), value("D"), value("E")], [None, None, None]);
+    }
+
+    #[test]
+    fn an_environment_is_read_whole_but_no_further_than_one_can_be() {
+        for (size, read) in [
+            (0, 0),
+            (ENVIRONMENT_SIZE, ENVIRONMENT_SIZE),
+            (ENVIRONMENT_SIZE + 1, ENVIRONMENT_SIZE + 1),
+            (8 * LARGEST_ENVIRONMENT, LARGEST_ENVIRONMENT),
+        ] {
+            let environment = environment(|| Ok(io::repeat(b'x').take(size as u64)));
+            assert_eq!(environment.unwrap().len(), read);
+        }
     }
 
     #[tokio::test]
