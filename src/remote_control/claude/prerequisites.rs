@@ -230,7 +230,8 @@ impl TrustReader {
 fn read(file: &Path) -> Result<Option<String>, Unmet> {
     let text = regular_file::read(file, LONGEST_FILE).and_then(|bytes| {
         let text = bytes.map(String::from_utf8).transpose();
-        text.map_err(io::Error::other)
+        // The whole error has the bytes, which may be those of the log-in.
+        text.map_err(|error| io::Error::other(error.utf8_error()))
     });
     text.map_err(|error| Unmet::Unreadable(file.to_owned(), error))
 }
@@ -524,6 +525,19 @@ mod tests {
         assert!(matches!(files.log_in(now), Err(Unmet::Unreadable(..))));
         assert!(matches!(files.settings(), Err(Unmet::Unreadable(..))));
         assert_eq!(main_checkout(&folder.path().join(".git")), None);
+    }
+
+    #[test]
+    fn a_file_that_is_not_text_is_unreadable_and_not_quoted() {
+        let folder = TempDir::new().unwrap();
+        let configured = folder.path().to_str().unwrap();
+        let environment = environment(&[("CLAUDE_CONFIG_DIR", configured)]);
+        let files = ClaudeFiles::of(&environment, folder.path()).unwrap();
+        fs::write(&files.credentials, b"secret\xff").unwrap();
+        let unmet = files.log_in(SystemTime::now()).unwrap_err();
+        assert!(matches!(unmet, Unmet::Unreadable(..)), "{unmet:?}");
+        let bytes = format!("{:?}", b"secret");
+        assert!(!format!("{unmet:?}").contains(bytes.trim_matches(['[', ']'])));
     }
 
     #[test]
