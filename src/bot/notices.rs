@@ -49,11 +49,11 @@ impl Bot {
                 Notice::RecordLost { is_running } => self.announce(&about.record_lost(is_running)),
                 Notice::Restarting {
                     ending,
-                    rest,
+                    delay,
                     had_link,
                     requests,
                 } => {
-                    let text = about.restarting(&ending, rest, had_link);
+                    let text = about.restarting(&ending, delay, had_link);
                     self.report_progress(&text, &requests);
                     if had_link && ending.came_after_link() {
                         self.notify_recipients(&project, notification_of(&ending), &text);

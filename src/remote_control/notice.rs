@@ -44,7 +44,7 @@ pub enum Notice {
     /// reason; and to those who requested the link meanwhile, who get it when it is there.
     Restarting {
         ending: Ending,
-        rest: Duration,
+        delay: Duration,
         had_link: bool,
         requests: Vec<Request>,
     },

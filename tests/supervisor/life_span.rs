@@ -125,19 +125,19 @@ async fn a_session_that_exited_is_restarted_with_a_new_link() {
     let mut project = sandbox.project("die=0.5");
     project.settings.restart = Restart::OnExit;
     let mut owner = Owner::with_session(&sandbox, project.clone()).await;
-    let (ending, rest) = owner
-        .until("the rest", |owner| match owner.notices.pop()? {
-            Notice::Restarting { ending, rest, .. } => Some((ending, rest)),
+    let (ending, delay) = owner
+        .until("the delay", |owner| match owner.notices.pop()? {
+            Notice::Restarting { ending, delay, .. } => Some((ending, delay)),
             other => panic!("{other:?}"),
         })
         .await;
     let exit = Exit::Code(4);
     let cause = Some(Cause::Network);
     assert_eq!(ending, Ending::Exited { exit, cause });
-    assert_eq!(rest, 5 * SECOND);
+    assert_eq!(delay, 5 * SECOND);
     assert_eq!(owner.phase(), Some(Phase::AwaitingRestart));
     assert_eq!(owner.redacted.len(), 1);
-    // The rest is kept over a restart of the bot.
+    // The delay is kept over a restart of the bot.
     drop(owner);
     let mut owner = Owner::restore(&sandbox, project);
     assert_eq!(owner.phase(), Some(Phase::AwaitingRestart));
@@ -149,7 +149,7 @@ async fn a_session_that_exited_is_restarted_with_a_new_link() {
     assert_eq!(owner.delivered[0].1.requester, "alice");
 
     owner
-        .until("the second rest", |owner| {
+        .until("the second delay", |owner| {
             (owner.phase() == Some(Phase::AwaitingRestart)).then_some(())
         })
         .await;

@@ -35,26 +35,26 @@ impl About<'_> {
     }
 
     /// A session that ended without a request or could not start, and that is started again.
-    pub(crate) fn restarting(&self, ending: &Ending, rest: Duration, had_link: bool) -> Reply {
+    pub(crate) fn restarting(&self, ending: &Ending, delay: Duration, had_link: bool) -> Reply {
         let (prefix, project) = (self.prefix, self.project);
-        let rest = humantime::format_duration(rest);
+        let delay = humantime::format_duration(delay);
         let cause = ending.cause();
         if cause == Some(Cause::NothingToResume) {
             return Reply::marked(
                 Mark::Busy,
                 format!(
-                    "**{project}** is not back: there is no recent conversation to bring back. I will start a new one in {rest}, \
+                    "**{project}** is not back: there is no recent conversation to bring back. I will start a new one in {delay}, \
                      and send its link."
                 ),
             );
         }
         let has_run = had_link && ending.came_after_link();
         let (what, next) = if has_run {
-            let next = format!(" I will restart it in {rest}, and send its link again.");
+            let next = format!(" I will restart it in {delay}, and send its link again.");
             ("has ended", next)
         } else {
             let next = format!(
-                " I will try again in {rest}, for as long as it takes, and send the link then. `{prefix} stop {project}` ends \
+                " I will try again in {delay}, for as long as it takes, and send the link then. `{prefix} stop {project}` ends \
                  that."
             );
             let what = if had_link {
@@ -506,14 +506,14 @@ mod tests {
     #[test]
     fn a_retry_does_not_advise_to_try_again() {
         let website = website();
-        let (about, rest) = (about(&website, "/srv/website"), Duration::from_secs(5));
+        let (about, delay) = (about(&website, "/srv/website"), Duration::from_secs(5));
         let said = |cause| {
             let cause = Some(cause);
             let exit = Exit::Code(1);
             let start = Ending::ExitedBeforeLink { exit, cause };
             let run = Ending::Exited { exit, cause };
-            let start = about.restarting(&start, rest, false);
-            let run = about.restarting(&run, rest, true);
+            let start = about.restarting(&start, delay, false);
+            let run = about.restarting(&run, delay, true);
             [start, run].map(|said| said.plain.lines().nth(1).map(str::to_owned))
         };
         for cause in [

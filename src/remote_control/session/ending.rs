@@ -9,13 +9,13 @@ use crate::remote_control::{
     process::{Exit, StopReport},
 };
 
-/// The wait before the first restart of a session that ended unexpectedly. It doubles with each time: outages last for hours.
-const FIRST_REST: Duration = Duration::from_secs(5);
+/// The delay before the first restart of a session that ended unexpectedly. It doubles with each time: outages last for hours.
+const FIRST_DELAY: Duration = Duration::from_secs(5);
 
-/// The longest such wait.
-const LONGEST_REST: Duration = Duration::from_mins(5);
+/// The longest such delay.
+const LONGEST_DELAY: Duration = Duration::from_mins(5);
 
-/// The wait for a cause that lapses within one to three minutes; and the next ones, as another server may stay for long.
+/// The delay for a cause that lapses within one to three minutes; and the next ones, as another server may stay for long.
 const FIRST_LAPSE: Duration = Duration::from_mins(1);
 const NEXT_LAPSE: Duration = Duration::from_mins(3);
 
@@ -134,11 +134,11 @@ impl Session {
         let State::Stopping { ending, .. } = &self.state else {
             return Vec::new();
         };
-        self.rest_or_finish(ending.clone(), Some(report), terms, now)
+        self.restart_or_finish(ending.clone(), Some(report), terms, now)
     }
 
     /// Restarts a session that ended unexpectedly, if that is wanted and can help.
-    pub(super) fn rest_or_finish(
+    pub(super) fn restart_or_finish(
         &mut self,
         ending: Ending,
         report: Option<StopReport>,
@@ -150,7 +150,7 @@ impl Session {
             && self.is_worth_restarting(&ending, terms)
             && self.time_left(now.uptime) != Some(Duration::ZERO);
         if is_restarted {
-            self.rest(ending, now)
+            self.await_restart(ending, now)
         } else {
             self.finish(ending, report, stop_requests)
         }
@@ -180,23 +180,23 @@ impl Session {
         }
     }
 
-    fn rest(&mut self, ending: Ending, now: Moment) -> Vec<Effect> {
+    fn await_restart(&mut self, ending: Ending, now: Moment) -> Vec<Effect> {
         let cause = ending.cause();
         let is_known = self.reported.contains(&ending.in_short());
-        let rest = match cause.map(Cause::outlook) {
+        let delay = match cause.map(Cause::outlook) {
             Some(Outlook::Lapses) if is_known => NEXT_LAPSE,
             Some(Outlook::Lapses) => FIRST_LAPSE,
             Some(Outlook::Passes | Outlook::NeedsPerson | Outlook::Unknown) | None => {
                 let growth = 2_u32.saturating_pow(self.restarts);
                 self.restarts = self.restarts.saturating_add(1);
-                FIRST_REST.saturating_mul(growth).min(LONGEST_REST)
+                FIRST_DELAY.saturating_mul(growth).min(LONGEST_DELAY)
             }
         };
         if cause == Some(Cause::NothingToResume) {
             self.beginning = Beginning::Fresh;
         }
         self.not_ended = None;
-        let until = now.uptime + rest;
+        let until = now.uptime + delay;
         self.state = State::AwaitingRestart { until, cause };
         let mut effects = Vec::new();
         if ending.came_after_link() {
@@ -209,7 +209,7 @@ impl Session {
         if !is_known || !requests.is_empty() {
             effects.push(Effect::Notify(Notice::Restarting {
                 ending,
-                rest,
+                delay,
                 had_link: self.had_link,
                 requests,
             }));

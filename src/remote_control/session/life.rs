@@ -387,7 +387,7 @@ impl Session {
         match &self.state {
             // No process was spawned, so a stop is complete.
             State::Spawning { .. } | State::Stopping { process: None, .. } => {
-                self.rest_or_finish(Ending::NotSpawned(reason), None, terms, now)
+                self.restart_or_finish(Ending::NotSpawned(reason), None, terms, now)
             }
             State::Stopping { .. }
             | State::Starting { .. }

@@ -150,15 +150,15 @@ impl Life {
     }
 
     /// It ended unexpectedly and waits for its restart.
-    fn resting(terms: Terms) -> Self {
+    fn awaiting_restart(terms: Terms) -> Self {
         let mut life = Self::running(terms);
         life.on(exited());
         life.on(gone());
-        assert!(life.is_resting());
+        assert!(life.awaits_restart());
         life
     }
 
-    fn is_resting(&self) -> bool {
+    fn awaits_restart(&self) -> bool {
         matches!(self.session.state(), State::AwaitingRestart { .. })
     }
 
@@ -248,7 +248,7 @@ fn a_link_request_is_answered_in_every_state() {
         (Life::starting, vec![]),
         (Life::running, vec![Effect::Deliver(1)]),
         (Life::stopping, vec![refused("bob")]),
-        (Life::resting, vec![Effect::Spawn]),
+        (Life::awaiting_restart, vec![Effect::Spawn]),
     ];
     for (begin, effects) in expected {
         let mut life = begin(terms);
@@ -277,7 +277,7 @@ fn a_stop_request_leads_to_the_end_from_every_state() {
         let outcome = finished(life.on(last));
         assert!(outcome.stop_requests.contains(&request("bob")));
     }
-    let outcome = finished(Life::resting(terms).on(Event::StopRequested(request("bob"))));
+    let outcome = finished(Life::awaiting_restart(terms).on(Event::StopRequested(request("bob"))));
     assert_eq!(outcome.ending, Ending::Stopped);
     assert_eq!(outcome.report, None);
 }

@@ -51,7 +51,7 @@ fn an_event_that_comes_too_late_changes_nothing() {
         ),
         (Life::stopping, &["gone"], &of_delivery),
         // Its deliveries have started again, under other numbers.
-        (Life::resting, &[], &[]),
+        (Life::awaiting_restart, &[], &[]),
     ];
     let always = ["link", "not ended", "stop", "extend"];
     for (begin, timely, of_delivery) in timely {
@@ -114,7 +114,12 @@ fn a_request_for_other_options_is_refused_with_those_of_the_session() {
         name: name.map(|name| SessionName::try_from(name.to_owned()).unwrap()),
     };
     let has = options("plan", Some("it"));
-    for begin in [Life::begin, Life::starting, Life::running, Life::resting] {
+    for begin in [
+        Life::begin,
+        Life::starting,
+        Life::running,
+        Life::awaiting_restart,
+    ] {
         let restart = Restart::OnExit;
         let mut life = begin(Terms { restart, ..TERMS });
         life.session.options = has.clone();

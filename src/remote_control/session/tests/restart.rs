@@ -1,4 +1,4 @@
-//! Restarts: after growing waits, for as long as the session's time lasts, and only if that is wanted and can help.
+//! Restarts: after growing delays, for as long as the session's time lasts, and only if that is wanted and can help.
 
 use super::*;
 
@@ -7,10 +7,10 @@ const ON_EXIT: Terms = Terms {
     ..TERMS
 };
 
-/// Exits; the wait until its restart, if there is one.
-fn rest(life: &mut Life) -> Option<Duration> {
+/// Exits; the delay until its restart, if there is one.
+fn delay(life: &mut Life) -> Option<Duration> {
     end(life, exited());
-    life.is_resting().then(|| life.sleeps()).flatten()
+    life.awaits_restart().then(|| life.sleeps()).flatten()
 }
 
 /// Ends so; the notice of that, if there is one.
@@ -34,16 +34,16 @@ fn restart(life: &mut Life) {
 }
 
 #[test]
-fn a_session_is_restarted_until_its_time_is_up_with_rests_up_to_five_minutes() {
+fn a_session_is_restarted_until_its_time_is_up_with_delays_up_to_five_minutes() {
     let mut life = Life::running(terms(Some(12 * HOUR), Restart::OnExit));
-    let mut rests = vec![rest(&mut life).unwrap().as_secs()];
+    let mut delays = vec![delay(&mut life).unwrap().as_secs()];
     while life.wake() == [Effect::Spawn] {
         life.on(Event::Spawned(process(2)));
-        rests.extend(rest(&mut life).map(|rest| rest.as_secs()));
+        delays.extend(delay(&mut life).map(|delay| delay.as_secs()));
     }
-    assert_eq!(rests[..8], [5, 10, 20, 40, 80, 160, 300, 300]);
-    assert!(rests.len() > 100, "{}", rests.len());
-    assert_eq!(life.elapsed, 12 * HOUR, "it rests no longer than it lasts");
+    assert_eq!(delays[..8], [5, 10, 20, 40, 80, 160, 300, 300]);
+    assert!(delays.len() > 100, "{}", delays.len());
+    assert_eq!(life.elapsed, 12 * HOUR, "it waits no longer than it lasts");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_cause_that_needs_a_person_ends_it_at_once() {
         Cause::Policy,
     ] {
         let mut life = Life::running(ON_EXIT);
-        rest(&mut life);
+        delay(&mut life);
         restart(&mut life);
         life.on(exits_because(cause));
         let outcome = finished(life.on(gone()));
@@ -93,13 +93,13 @@ fn a_cause_that_needs_a_person_ends_it_at_once() {
 }
 
 #[test]
-fn a_cause_that_lapses_does_not_make_the_rests_grow() {
+fn a_cause_that_lapses_does_not_make_the_delays_grow() {
     let mut life = Life::running(ON_EXIT);
     let seconds = [Cause::AlreadyServed, Cause::AlreadyServed, Cause::Network].map(|cause| {
         end(&mut life, exits_because(cause));
-        let rest = life.sleeps().unwrap();
+        let delay = life.sleeps().unwrap();
         restart(&mut life);
-        rest.as_secs()
+        delay.as_secs()
     });
     assert_eq!(seconds, [60, 180, 5]);
 }
@@ -157,7 +157,7 @@ fn a_resumed_session_whose_conversation_is_over_does_not_come_back() {
 #[test]
 fn a_resumed_session_comes_back_without_its_conversation_where_none_is_left() {
     let mut life = resumed();
-    rest(&mut life);
+    delay(&mut life);
     assert_eq!(life.session.start().beginning, Beginning::Resumed);
     restart(&mut life);
     assert!(end(&mut life, exits_because(Cause::NothingToResume)).is_some());
@@ -169,26 +169,26 @@ fn a_resumed_session_comes_back_without_its_conversation_where_none_is_left() {
 }
 
 #[test]
-fn a_session_that_ran_well_begins_again_with_the_shortest_rest() {
+fn a_session_that_ran_well_begins_again_with_the_shortest_delay() {
     let mut life = Life::running(ON_EXIT);
     for _ in 0..20 {
-        assert_eq!(rest(&mut life), Some(Duration::from_secs(5)));
+        assert_eq!(delay(&mut life), Some(Duration::from_secs(5)));
         restart(&mut life);
         life.show_and_deliver("again");
         life.pass(11 * MINUTE);
     }
     // A long time before its link does not count.
     let mut life = Life::running(ON_EXIT);
-    rest(&mut life);
+    delay(&mut life);
     restart(&mut life);
     life.pass(11 * MINUTE);
-    assert_eq!(rest(&mut life), Some(Duration::from_secs(10)));
+    assert_eq!(delay(&mut life), Some(Duration::from_secs(10)));
 }
 
 #[test]
 fn a_session_is_restarted_only_if_it_was_not_stopped_and_that_is_wanted() {
     let mut never = Life::running(TERMS);
-    assert_eq!(rest(&mut never), None);
+    assert_eq!(delay(&mut never), None);
 
     let mut stopped = Life::stopping(ON_EXIT);
     assert_eq!(finished(stopped.on(gone())).ending, Ending::Stopped);
@@ -204,12 +204,12 @@ fn a_session_is_restarted_only_if_it_was_not_stopped_and_that_is_wanted() {
 
     let mut expired_when_dead = Life::running(terms(Some(MINUTE), Restart::OnExit));
     expired_when_dead.pass(MINUTE);
-    assert_eq!(rest(&mut expired_when_dead), None);
+    assert_eq!(delay(&mut expired_when_dead), None);
 }
 
 #[test]
 fn a_first_start_that_failed_does_not_come_back() {
-    assert_eq!(rest(&mut Life::starting(ON_EXIT)), None);
+    assert_eq!(delay(&mut Life::starting(ON_EXIT)), None);
 
     let mut silent = Life::starting(ON_EXIT);
     silent.on(Event::NoLink(None));
@@ -221,12 +221,12 @@ fn a_first_start_that_failed_does_not_come_back() {
     let mut not_spawned = Life::begin(ON_EXIT);
     finished(not_spawned.on(Event::NotSpawned(reason())));
     // Once it ran, that is a reason to try again.
-    let mut resting = Life::resting(ON_EXIT);
-    resting.wake();
-    let effects = resting.on(Event::NotSpawned(reason()));
+    let mut waiting = Life::awaiting_restart(ON_EXIT);
+    waiting.wake();
+    let effects = waiting.on(Event::NotSpawned(reason()));
     let expected = Effect::Notify(Notice::Restarting {
         ending: Ending::NotSpawned(reason()),
-        rest: Duration::from_secs(10),
+        delay: Duration::from_secs(10),
         had_link: true,
         requests: Vec::new(),
     });
@@ -251,11 +251,11 @@ fn a_restarted_session_has_a_new_link_for_each_requester_and_redacts_the_old_one
 }
 
 #[test]
-fn the_last_conversation_is_resumed_only_from_a_rest() {
+fn the_last_conversation_is_resumed_only_at_a_restart() {
     let resume = || Event::LinkRequested(request("bob"), Beginning::Resumed.into());
-    let mut resting = Life::resting(ON_EXIT);
-    assert_eq!(resting.on(resume()), [Effect::Spawn]);
-    assert_eq!(resting.session.start().beginning, Beginning::Resumed);
+    let mut waiting = Life::awaiting_restart(ON_EXIT);
+    assert_eq!(waiting.on(resume()), [Effect::Spawn]);
+    assert_eq!(waiting.session.start().beginning, Beginning::Resumed);
     let mut running = Life::running(ON_EXIT);
     running.on(resume());
     assert_eq!(running.session.start().beginning, Beginning::Fresh);
@@ -265,17 +265,17 @@ fn the_last_conversation_is_resumed_only_from_a_rest() {
 fn a_session_whose_time_is_up_does_not_come_back() {
     let ending = |effects| finished(effects).ending;
     let terms = terms(Some(HOUR), Restart::OnExit);
-    let resting = || {
+    let waiting = || {
         let mut life = Life::running(terms);
         life.pass(59 * MINUTE).pass(Duration::from_secs(58));
-        assert!(rest(&mut life).is_some());
+        assert!(delay(&mut life).is_some());
         life
     };
-    // During the rest.
-    assert_eq!(ending(resting().wake()), Ending::Expired);
+    // While it waits.
+    assert_eq!(ending(waiting().wake()), Ending::Expired);
     let asked = |life: &mut Life| life.on(asked_by("bob"));
-    assert_eq!(asked(&mut resting()), [Effect::Spawn], "in time");
-    assert_eq!(ending(asked(resting().pass(MINUTE))), Ending::Expired);
+    assert_eq!(asked(&mut waiting()), [Effect::Spawn], "in time");
+    assert_eq!(ending(asked(waiting().pass(MINUTE))), Ending::Expired);
     // While no bot ran, or the host was down.
     let wall = |elapsed| UNIX_EPOCH + BEGIN + elapsed;
     let later = |uptime| Moment {
@@ -289,7 +289,7 @@ fn a_session_whose_time_is_up_does_not_come_back() {
         |terms| Life::begin(terms),
         |terms| {
             let mut life = Life::running(terms);
-            rest(&mut life);
+            delay(&mut life);
             life
         },
     ] as [Begin; 2]

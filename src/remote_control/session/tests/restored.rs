@@ -24,7 +24,7 @@ fn every_state_goes_on_where_it_was() {
         (Life::running, vec![Effect::Watch]),
         (waiting, vec![Effect::Watch, Effect::Deliver(1)]),
         (Life::stopping, vec![Effect::EndTree]),
-        (Life::resting, vec![]),
+        (Life::awaiting_restart, vec![]),
     ];
     for (begin, effects) in expected {
         let mut life = begin(terms);
@@ -113,8 +113,8 @@ fn a_process_that_is_made_after_a_restart_has_the_whole_time_for_its_link() {
 }
 
 #[test]
-fn a_rest_is_over_when_the_host_was_booted() {
-    let mut life = Life::resting(terms(None, Restart::OnExit));
+fn the_delay_of_a_restart_is_over_when_the_host_was_booted() {
+    let mut life = Life::awaiting_restart(terms(None, Restart::OnExit));
     let now = Moment {
         wall: UNIX_EPOCH + BEGIN + HOUR,
         uptime: MINUTE,
@@ -141,7 +141,7 @@ fn a_session_comes_back_from_its_record_as_it_was() {
         Life::starting,
         Life::running,
         Life::stopping,
-        Life::resting,
+        Life::awaiting_restart,
     ];
     for begin in all {
         let session = begin(terms).session;
