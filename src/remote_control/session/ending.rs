@@ -195,7 +195,6 @@ impl Session {
         if cause == Some(Cause::NothingToResume) {
             self.beginning = Beginning::Fresh;
         }
-        self.not_ended = None;
         let until = now.uptime + delay;
         self.state = State::AwaitingRestart { until, cause };
         let mut effects = Vec::new();

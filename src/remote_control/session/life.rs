@@ -267,6 +267,7 @@ impl Session {
         }
         self.state = State::Spawning { since: now.uptime };
         self.shown = None;
+        self.not_ended = None;
         self.forget_obstacles();
         vec![Effect::Spawn]
     }

@@ -403,6 +403,12 @@ fn a_stop_that_fails_is_reported_to_its_requesters_until_it_succeeds() {
     life.wake();
     life.on(Event::Spawned(process(2)));
     assert_eq!(life.on(stop()), [Effect::EndTree]);
+    // Of a process that came up too late, and whose end is not reported.
+    let mut life = Life::awaiting_restart(terms(None, Restart::OnExit));
+    assert_eq!(life.on(fails()), [not_ended(&[])]);
+    life.wake();
+    life.on(Event::Spawned(process(2)));
+    assert_eq!(life.on(stop()), [Effect::EndTree]);
 }
 
 #[test]
