@@ -26,22 +26,22 @@ const LONGEST_FILE: u64 = 4 * 1024;
 
 /// Reads [`FolderFacts`]; use one for many projects, as `claude` has one large file for all of them.
 #[derive(Debug, Default)]
-pub struct FolderReader {
+pub(crate) struct FolderReader {
     trust: TrustReader,
 }
 
 /// What is shown of a project's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FolderFacts {
+pub(crate) struct FolderFacts {
     /// Whether `claude` trusts it. `None`: unknown, or the project runs another program.
-    pub is_trusted: Option<bool>,
+    pub(crate) is_trusted: Option<bool>,
     /// The git branch, or the beginning of the commit: letters, digits and `-_./+#` only.
-    pub branch: Option<String>,
+    pub(crate) branch: Option<String>,
 }
 
 impl FolderReader {
     /// Reads files, so it may block.
-    pub fn look(&mut self, project: &Project) -> FolderFacts {
+    pub(crate) fn look(&mut self, project: &Project) -> FolderFacts {
         let files = files_of_server(&project.settings, &project.directory);
         FolderFacts {
             is_trusted: files.and_then(|files| self.trust.trusts(&files)),
@@ -52,13 +52,13 @@ impl FolderReader {
 
 /// The address of the claude.ai account for which the links of this project open: the one that is logged in now, in the
 /// environment of a session. `None` if it is unknown. Reads a file, so it may block.
-pub fn account(project: &Project) -> Option<String> {
+pub(crate) fn account(project: &Project) -> Option<String> {
     files_of(&project.settings, &project.directory)?.account()
 }
 
 /// How long the login of a project's sessions lasts, if it ends soon. `None` also if they run another program.
 /// Reads files, so it may block.
-pub fn login_ends_in(
+pub(crate) fn login_ends_in(
     settings: &SessionSettings,
     directory: &Path,
     now: SystemTime,
@@ -80,7 +80,7 @@ fn files_of_server(settings: &SessionSettings, directory: &Path) -> Option<Claud
 }
 
 /// When a session of each project last printed something. Reads a folder, so it may block.
-pub fn last_used(sessions: &Path) -> BTreeMap<ProjectName, SystemTime> {
+pub(crate) fn last_used(sessions: &Path) -> BTreeMap<ProjectName, SystemTime> {
     let entries = fs::read_dir(sessions).into_iter().flatten().flatten();
     let used = entries.filter_map(|entry| {
         let name = entry.file_name().to_str()?.parse().ok()?;

@@ -47,7 +47,7 @@ use tracing::info;
 
 pub(crate) use claude::Place;
 pub use claude::{Cause, Connection, LinkPattern, PatternError, Quote, SESSION_ID_VARIABLE};
-pub use folder::{FolderFacts, FolderReader, account, last_used, login_ends_in};
+pub(crate) use folder::{FolderFacts, FolderReader, account, last_used, login_ends_in};
 pub use logs::{LogReader, Output, OutputError};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
 pub use process::{Exit, NotSpawned, ProcessIdentity, StopReport, Usage};

@@ -348,7 +348,7 @@ impl Session {
         }
     }
 
-    /// The link, once it is known.
+    /// The link, while the session runs.
     pub(crate) fn link(&self) -> Option<&Link> {
         let State::Running { link, .. } = &self.state else {
             return None;

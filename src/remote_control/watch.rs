@@ -61,7 +61,7 @@ const PROMPT_END: Duration = Duration::from_millis(100);
 
 /// Watches the process until it has ended; reports its link, the timeout of the link, complaints, and how it ended.
 pub(super) async fn watch(task: Task) {
-    // Without a deadline, the link has to be there at no time. One that is known may be replaced by another.
+    // A link that is known has no deadline, but another may replace it.
     let (process, deadline, link) = match task.session.state() {
         State::Starting { process, deadline } => (process, Some(*deadline), None),
         State::Running { process, link, .. } => (process, None, Some(link.clone())),
