@@ -160,8 +160,11 @@ impl<'t> Reader<'_, 't> {
         Ok(mapping)
     }
 
-    /// A text without quotes may be a value of another type.
+    /// A text without quotes may be a value of another type, if it is a word of ASCII characters.
     fn plain_value(&mut self, text: &str, line: usize, path: &str) -> Option<Value> {
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Some(text.into());
+        }
         let is_number = |c: char| c.is_ascii_digit() || "+-".contains(c);
         // An item of a list, as `---` is more than a text elsewhere, and no text is no value.
         match serde_yaml::from_str(&format!("- {text}")) {
@@ -181,11 +184,9 @@ impl<'t> Reader<'_, 't> {
             Event::Scalar(_, _, 1.., _)
             | Event::SequenceStart(1.., _)
             | Event::MappingStart(1.., _) => "a text that begins with & must be in quotes",
-            Event::Scalar(_, _, _, Some(tag))
-            | Event::SequenceStart(_, Some(tag))
-            | Event::MappingStart(_, Some(tag)) => {
-                &format!("found {tag} without quotes, which YAML takes for a tag; put it in quotes")
-            }
+            Event::Scalar(_, _, _, Some(_))
+            | Event::SequenceStart(_, Some(_))
+            | Event::MappingStart(_, Some(_)) => "a text that begins with ! must be in quotes",
             _ => return,
         };
         self.report(line, path, message);

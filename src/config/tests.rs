@@ -163,6 +163,13 @@ fn an_argument_is_taken_as_it_was_written() {
 }
 
 #[test]
+fn a_text_of_several_lines_may_begin_like_a_number() {
+    let config = parse(&format!("{BASE}    stdin: 1\n\n      - 2\n")).unwrap();
+    let project = config.projects.into_values().next().unwrap().project;
+    assert_eq!(project.settings.stdin.expose(), "1\n- 2");
+}
+
+#[test]
 fn the_number_of_sessions_can_be_left_open() {
     let config = parse(&format!("{BASE}max_sessions: none\n")).unwrap();
     assert_eq!(config.limits.max_sessions, None);

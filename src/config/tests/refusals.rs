@@ -36,7 +36,7 @@ name: example.org => name: [x]               | 3: homeserver.server_name: found 
 "#admins:example.org" => "!abc"              | 4: admin_room: found "!abc", wanted a room alias or id
 "#admins:example.org" => "#a b:example.org"  | 4: admin_room: found "#a b:example.org", wanted a room alias or id
 "#admins:example.org" => #admins:example.org | 4: admin_room: found nothing, wanted a room alias or id in quotes
-"#admins:example.org" => !abc:example.org    | 4: admin_room: found !abc:example.org without quotes
+"#admins:example.org" => !abc:example.org    | 4: admin_room: a text that begins with ! must be in quotes
 website: => web site:                        | 6: projects.web site: a project's name is
 website: => ../website:                      | 6: projects.../website: a project's name is
 /srv/website =>                              | 7: projects.website.directory: found nothing, wanted a path
@@ -48,7 +48,7 @@ const WRONG_ADDITIONS: &str = r#"
 command_prefix: ''                  | found "", wanted a word without white space
 command_prefix: '! rc'              | found "! rc", wanted a word without white space
 command_prefix: '`rc'               | found "`rc", wanted a word without white space or backticks
-command_prefix: !rc                 | found !rc without quotes, which YAML takes for a tag; put it in quotes
+command_prefix: !rc                 | a text that begins with ! must be in quotes
 rate.commands_per_minute: 0         | found 0, wanted a whole number from 1 to 1000
 rate.commands_per_minute: none      | found "none", wanted a whole number from 1 to 1000
 rate.per_minute: 5                  | unknown key; the keys here are commands_per_minute
@@ -182,6 +182,7 @@ bot:\n  access_token: hunter2\n  password: hunter3 | 10: bot.password: is given 
 bot:\n  access_token: hunter2\nappservice:         | 10: appservice: is given beside bot.access_token or bot.password
 appservice: {}\nbot:\n  password: hunter2          | 8: appservice: is given beside bot.access_token or bot.password
 bot:\n  access_token: "hun ter2"                   | 9: bot.access_token: is empty or holds more than visible ASCII
+bot:\n  password: !hunter2                         | 9: bot.password: a text that begins with ! must be in quotes
 "#,
     ) {
         let text = format!("{BASE}{}\n", addition.replace("\\n", "\n"));
@@ -279,9 +280,9 @@ bot:\n  &x localpart: y              | 9: bot: a text that begins with & must be
 authorization:\n  users: [&x "@a:b"]  | 9: authorization.users[0]: a text that begins with & must be in quotes
 authorization:\n  users: &x []        | 9: authorization.users: a text that begins with & must be in quotes
 authorization:\n  users:\n    &x "@a:b": nqOvzeuGWT/sRx3h7+MHoInYj3Uk2LD/unI9kDYcHwk | 10: authorization.users: a text that begins with &
-authorization: !x\n  power_level: 1   | 8: authorization: found !x without quotes, which YAML takes for a tag
-authorization:\n  power_level: !!int 1 | 9: authorization.power_level: found tag:yaml.org,2002:!int without quotes
-authorization:\n  !!str power_level: 1 | 9: authorization: found tag:yaml.org,2002:!str without quotes
+authorization: !x\n  power_level: 1   | 8: authorization: a text that begins with ! must be in quotes
+authorization:\n  power_level: !!int 1 | 9: authorization.power_level: a text that begins with ! must
+authorization:\n  !!str power_level: 1 | 9: authorization: a text that begins with ! must be in quotes
 sessions:\n  <<: { restart: never }   | 9: sessions.<<: unknown key; the keys here are
 sessions:\n  0: x                     | 9: sessions: a key must be a text; put it in quotes
 sessions:\n  true: x                  | 9: sessions: a key must be a text; put it in quotes
