@@ -184,3 +184,14 @@ fn links_between_the_pages_lead_somewhere() {
         }
     }
 }
+
+#[test]
+fn the_files_that_the_page_about_claude_names_are_there() {
+    let files = rust_files("src/remote_control");
+    let page = read("docs/claude.md");
+    let is_file = |text: &&str| Path::new(text).extension() == Some("rs".as_ref());
+    for name in page.split('`').filter(is_file) {
+        let is_it = |file: &SourceFile| Path::new(&file.name).ends_with(name);
+        assert!(files.iter().any(is_it), "{name}");
+    }
+}
