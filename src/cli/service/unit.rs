@@ -68,6 +68,9 @@ pub(super) fn stop_command(unit: &str) -> Option<String> {
         return None;
     }
     let stop = start.replacen(" run --config ", " stop --config ", 1);
+    // A shell takes other characters for special than systemd.
+    let stop = stop.replace("%h/", "~/").replace("%%", "%");
+    let stop = stop.replace("$$", "\\$").replace('`', "\\`");
     Some(match value("User=") {
         Some(user) => format!("sudo -u {user} {stop}"),
         None => stop,
@@ -112,7 +115,7 @@ mod tests {
         assert!(text.contains("\nWantedBy=default.target\n"), "{text}");
         assert_eq!(
             stop_command(&text).unwrap(),
-            "/usr/bin/rcbot stop --config \"/home/bob/my bots/100%% $$x.yaml\""
+            "/usr/bin/rcbot stop --config \"/home/bob/my bots/100% \\$x.yaml\""
         );
     }
 
@@ -122,6 +125,11 @@ mod tests {
         assert_eq!(
             stop,
             "sudo -u alice /usr/local/bin/rcbot stop --config /home/alice/rcbot/config.yaml"
+        );
+        let stop = stop_command(OF_USER).unwrap();
+        assert_eq!(
+            stop,
+            "/usr/local/bin/rcbot stop --config ~/rcbot/config.yaml"
         );
         assert!(stop_command("[Service]\nExecStart=/bin/true\n").is_none());
     }
