@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tempfile::NamedTempFile;
+
 /// Only the owner may read and write.
 const OWNER_ONLY: u32 = 0o600;
 
@@ -17,20 +19,32 @@ const PRIVATE: u32 = 0o700;
 /// Replaces the file at `path` (mode 0600), and returns once content and folder are synced. Each path has one writer.
 /// After an error `path` is nearly always unchanged; if the last sync fails, it may have the new content already.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = File::open(folder_of(path)?)?;
+    let folder = File::open(folder_of(path))?;
     let new = new_file(path);
     // Left by a crash, perhaps of another user's process; its content is not needed.
     remove_if_there(&new)?;
-    let written = write_new(&new, content).and_then(|()| fs::rename(&new, path));
+    let written = create(&new, content).and_then(|()| fs::rename(&new, path));
     written.inspect_err(|_| drop(remove_if_there(&new)))?;
     sync(&folder)
+}
+
+/// The same for a file that must not exist yet, and that others may make at the same time.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = folder_of(path);
+    let synced = File::open(folder)?;
+    // Made with mode 0600.
+    let mut new = NamedTempFile::new_in(folder)?;
+    new.write_all(content)?;
+    new.as_file().sync_all()?;
+    new.persist_noclobber(path)?;
+    sync(&synced)
 }
 
 /// Removes a file, and returns once the folder is synced. A missing file is not an error.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     remove_if_there(&new_file(path))?;
     remove_if_there(path)?;
-    sync(&File::open(folder_of(path)?)?)
+    sync(&File::open(folder_of(path))?)
 }
 
 /// Creates a private folder and its missing parents, and returns once they are synced. An existing folder is not an error.
@@ -38,8 +52,8 @@ pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    let above = path.parent().filter(|above| *above != Path::new(""));
-    if let Some(above) = above {
+    let above = folder_of(path);
+    if above != path {
         create_folder(above)?;
     }
     match DirBuilder::new().mode(PRIVATE).create(path) {
@@ -49,12 +63,13 @@ pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
         Ok(()) | Err(_) => {}
     }
     // A folder that may be written to but not read cannot be opened, and so not synced.
-    File::open(above.unwrap_or(Path::new("."))).map_or(Ok(()), |above| sync(&above))
+    File::open(above).map_or(Ok(()), |above| sync(&above))
 }
 
-fn folder_of(path: &Path) -> io::Result<&Path> {
-    path.parent()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))
+/// The current folder, for a name alone.
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    folder.unwrap_or(Path::new("."))
 }
 
 /// The temporary file. It has one fixed name, so that the next write removes what a crash has left.
@@ -64,7 +79,7 @@ fn new_file(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+fn create(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -141,5 +156,21 @@ mod tests {
         }
         fs::write(path.join("file"), "").unwrap();
         create_folder(&path.join("file")).unwrap_err();
+    }
+
+    #[test]
+    fn a_new_file_is_private_and_never_replaces_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_new(&path, b"content").unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, OWNER_ONLY);
+        std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
+        for there in [&path, &folder.path().join("link")] {
+            let error = write_new(there, b"other").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"content");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

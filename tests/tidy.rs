@@ -41,7 +41,7 @@ const MAY_NAME: &[(&str, &str)] = &[
     ),
     (
         "cli",
-        "bot check command config data_dir http matrix remote_control",
+        "atomic_file bot check command config data_dir http matrix remote_control",
     ),
 ];
 

@@ -18,6 +18,7 @@ use url::Url;
 
 use super::{ConfigFile, block_on, misconfigured, print};
 use crate::{
+    atomic_file,
     config::Config,
     matrix::{HomeserverKind, generate, write_new},
 };
@@ -102,9 +103,9 @@ fn write(
     }
     let tokens = generate(&config.bot_user, has_device_management);
     write_new(registration, &tokens)?;
-    write_new(&config.file, text).inspect_err(|_| {
+    let written = atomic_file::write_new(&config.file, text.as_bytes()).inspect_err(|_| {
         // It is new, and nobody knows its tokens. If it is left over, the next try reports it.
         drop(fs::remove_file(registration));
-    })?;
-    Ok(())
+    });
+    written.with_context(|| format!("cannot write {}", config.file.display()))
 }

@@ -6,8 +6,9 @@ mod search_path;
 mod unit;
 
 use std::{
-    env, fs,
-    io::{self, Write as _},
+    env,
+    fs::{self, Permissions},
+    io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Command,
@@ -18,10 +19,13 @@ use nix::unistd::{Uid, User, geteuid};
 use tracing::warn;
 
 use super::{ConfigFile, load_config, misconfigured, print};
-use crate::config::Config;
+use crate::{atomic_file, config::Config};
 
 /// The folder of the administrator's units: systemd.unit(5).
 const SYSTEM_UNITS: &str = "/etc/systemd/system";
+
+/// Everybody may read a unit.
+const READABLE: u32 = 0o644;
 
 /// What `rcbot service` takes.
 #[derive(Debug, clap::Args)]
@@ -281,22 +285,15 @@ fn write(file: &Path, text: &str, replace: bool) -> Result<String> {
              would be written"
         );
     }
-    let write = || -> io::Result<()> {
-        let folder = file.parent().unwrap_or(file);
-        fs::create_dir_all(folder)?;
-        let mut new = tempfile::Builder::new()
-            .permissions(fs::Permissions::from_mode(0o644))
-            .tempfile_in(folder)?;
-        new.write_all(text.as_bytes())?;
-        new.as_file().sync_all()?;
-        if replace {
-            new.persist(file)?;
-        } else {
-            new.persist_noclobber(file)?;
-        }
-        Ok(())
+    let write = if replace {
+        atomic_file::write
+    } else {
+        atomic_file::write_new
     };
-    write().with_context(|| format!("cannot write {shown}"))?;
+    fs::create_dir_all(file.parent().unwrap_or(file))
+        .and_then(|()| write(file, text.as_bytes()))
+        .and_then(|()| fs::set_permissions(file, Permissions::from_mode(READABLE)))
+        .with_context(|| format!("cannot write {shown}"))?;
     let done = if is_there { "Replaced" } else { "Wrote" };
     Ok(format!("{done} {shown}."))
 }

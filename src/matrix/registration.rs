@@ -5,9 +5,7 @@
 //! Invariant: no message shows a token.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
-    mem,
+    fs, io, mem,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -18,6 +16,7 @@ use serde::Deserialize;
 use serde_yaml::Value;
 
 use crate::{
+    atomic_file,
     config::{
         FileError, Problem, Problems,
         document::{self, Document, Given},
@@ -316,11 +315,7 @@ namespaces:
 
 /// Writes the text to a new file with mode 0600: all of it, or no file. The file must not exist yet.
 pub fn write_new(path: &Path, text: &str) -> Result<(), WriteError> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    try_write_new(path, folder, text).map_err(|source| match source.kind() {
+    atomic_file::write_new(path, text.as_bytes()).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => WriteError::Exists {
             path: path.to_owned(),
         },
@@ -334,15 +329,6 @@ pub fn write_new(path: &Path, text: &str) -> Result<(), WriteError> {
 /// A regular expression that matches only the user's id. Synapse matches from the beginning, hence the `$`.
 fn namespace_regex(bot_user: &UserId) -> String {
     format!("{}$", regex::escape(bot_user.as_str()))
-}
-
-fn try_write_new(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
-    // Made with mode 0600.
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist_noclobber(path)?;
-    File::open(folder)?.sync_all()
 }
 
 /// 256 random bits, in hexadecimal digits.
