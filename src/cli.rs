@@ -267,7 +267,7 @@ fn write_registration(
     has_device_management: bool,
 ) -> Result<()> {
     let config = load_config(path)?;
-    let LoginMethod::Appservice { registration } = &config.login else {
+    let LoginMethod::Appservice(registration) = &config.login else {
         return Err(misconfigured(anyhow!(
             "a registration is for an appservice, and {} gives bot.access_token or bot.password: remove that key first",
             path.display()

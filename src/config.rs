@@ -81,14 +81,12 @@ pub(crate) struct Config {
     warnings: Vec<Problem>,
 }
 
-/// How the bot logs in.
+/// How the bot logs in, with the credentials. `R` is the appservice's registration; in the configuration, the absolute path of
+/// its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum LoginMethod {
-    /// As an appservice's user.
-    Appservice {
-        /// The registration file. Absolute; not looked at yet.
-        registration: PathBuf,
-    },
+pub(crate) enum LoginMethod<R = PathBuf> {
+    /// As an appservice's user, which the homeserver's operator has registered.
+    Appservice(R),
     /// With the access token of a log-in that was made for the bot.
     AccessToken(Token),
     /// With the account's password.
@@ -201,7 +199,7 @@ impl Config {
         match self.login {
             LoginMethod::AccessToken(_) => return Some("bot.access_token is a secret"),
             LoginMethod::Password(_) => return Some("bot.password is a secret"),
-            LoginMethod::Appservice { .. } => {}
+            LoginMethod::Appservice(_) => {}
         }
         let of_projects = self
             .projects

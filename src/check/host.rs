@@ -94,7 +94,7 @@ pub(super) fn judge_configuration(config: &Config) -> Outcome {
 
 /// How the bot logs in, and the files for that.
 pub(super) fn judge_registration(config: &Config) -> (Outcome, Option<Login>) {
-    let LoginMethod::Appservice { registration: file } = &config.login else {
+    let LoginMethod::Appservice(file) = &config.login else {
         let because = "config.yaml gives `bot.access_token` or `bot.password` in its place";
         return (Outcome::skipped(because), Login::load(config).ok());
     };

@@ -287,7 +287,7 @@ fn read_login(
             document.problem("bot.password", message);
             None
         }
-        (false, false) => Some(LoginMethod::Appservice { registration }),
+        (false, false) => Some(LoginMethod::Appservice(registration)),
         (true, false) | (false, true) if has("appservice") => {
             let message = "is given beside bot.access_token or bot.password, and the bot logs in one way; remove this \
                            section, or the other key";

@@ -84,9 +84,7 @@ fn the_minimal_configuration_has_the_documented_defaults() {
     assert_eq!(config.homeserver_url.as_str(), "http://127.0.0.1:8008/");
     assert_eq!(
         config.login,
-        LoginMethod::Appservice {
-            registration: "/etc/rcbot/registration.yaml".into()
-        }
+        LoginMethod::Appservice("/etc/rcbot/registration.yaml".into())
     );
     assert_eq!(config.bot_user, "@rcbot:example.org");
     assert_eq!(config.admin_room, "#admins:example.org");

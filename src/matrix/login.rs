@@ -41,22 +41,15 @@ use crate::{
     secret::{SecretText, Token},
 };
 
-/// How the bot logs in, with the credentials.
-#[derive(Debug, Clone)]
-pub(crate) enum Login {
-    /// As an appservice's user, which the homeserver's operator has registered.
-    Appservice(Registration),
-    /// With the token of a log-in that was made for the bot.
-    AccessToken(Token),
-    Password(SecretText),
-}
+/// How the bot logs in, with the registration that the configuration names.
+pub(crate) type Login = LoginMethod<Registration>;
 
 impl Login {
-    /// As the configuration says, with the registration that it names.
+    /// As the configuration says.
     pub(crate) fn load(config: &Config) -> Result<Self, RegistrationError> {
         Ok(match &config.login {
-            LoginMethod::Appservice { registration } => {
-                Self::Appservice(Registration::load(registration, &config.bot_user)?)
+            LoginMethod::Appservice(file) => {
+                Self::Appservice(Registration::load(file, &config.bot_user)?)
             }
             LoginMethod::AccessToken(token) => Self::AccessToken(token.clone()),
             LoginMethod::Password(password) => Self::Password(password.clone()),
