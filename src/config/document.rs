@@ -16,12 +16,9 @@ use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
 use super::{
-    outline::{Outline, Place},
+    outline::{LARGEST, Outline, Place},
     values::{Kind, kind, not_wanted},
 };
-
-/// The largest file that is read, in bytes.
-const LARGEST: usize = 1024 * 1024;
 
 /// The most problems that are reported: each costs a reading of the file.
 const MOST_PROBLEMS: usize = 100;
@@ -102,11 +99,6 @@ pub(crate) fn read<F: DeserializeOwned, T>(
     text: &str,
     convert: impl FnOnce(F, &Document<'_>) -> Option<T>,
 ) -> Result<T, Problems> {
-    if text.len() > LARGEST {
-        let message = "is larger than 1 MiB, which no such file is";
-        let problem = Problem::new(file, None, "", message);
-        return Err(Problems::new(file, vec![problem]));
-    }
     let outline = Outline::of(file, text);
     let document = Document {
         file,

@@ -10,6 +10,9 @@ use serde_yaml::{Mapping, Value};
 
 use super::Problem;
 
+/// The largest text that is read, in bytes.
+pub(super) const LARGEST: usize = 1024 * 1024;
+
 /// How deep values may be nested.
 const DEEPEST: usize = 64;
 
@@ -54,6 +57,10 @@ struct Reader<'a, 't> {
 
 impl<'t> Reader<'_, 't> {
     fn read(&mut self, text: &str) -> Result<Option<Value>, Problem> {
+        if text.len() > LARGEST {
+            let message = "is larger than 1 MiB, which no such file is";
+            return Err(Problem::new(self.file, None, "", message));
+        }
         let is_control = |c: char| c.is_control() && !"\t\n\r\u{85}".contains(c);
         if let Some((before, _)) = text.split_once(is_control) {
             let line = before.matches('\n').count() + 1;

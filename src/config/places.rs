@@ -121,7 +121,9 @@ mod tests {
             assert_eq!(places.data_dir, folder.path().join("here"), "{text}");
         }
         // The data directory cannot be guessed.
+        let large = format!("x: {}\ndata_dir: here\n", "y".repeat(1024 * 1024));
         for text in [
+            large.as_str(),
             "data_dir: [x]\n",
             "data_dir: [\n",
             "data_dir: a\ndata_dir: b\n",
