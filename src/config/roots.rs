@@ -55,7 +55,7 @@ pub(crate) struct Seen {
 }
 
 /// A root as it is now, without symbolic links, and the directories below it that belong to others.
-struct Place {
+struct ResolvedRoot {
     directory: PathBuf,
     taken: Vec<PathBuf>,
 }
@@ -72,7 +72,7 @@ impl Config {
         let mut found = Found::default();
         let taken = self.taken();
         for root in &self.project_roots {
-            let seen = Place::of(root, &taken).and_then(|place| place.list());
+            let seen = ResolvedRoot::of(root, &taken).and_then(|root| root.list());
             let seen = seen.map(|mut seen| {
                 seen.projects
                     .retain(|name| !self.is_named(name) && found.projects.insert(name.clone()));
@@ -90,11 +90,11 @@ impl Config {
         }
         let taken = self.taken();
         self.project_roots.iter().find_map(|root| {
-            let place = Place::of(root, &taken).ok()?;
+            let resolved = ResolvedRoot::of(root, &taken).ok()?;
             Some(ConfiguredProject {
                 project: Project {
                     name: name.clone(),
-                    directory: place.resolve(name)?,
+                    directory: resolved.directory_of(name)?,
                     deliver_to: Vec::new(),
                     settings: root.settings.clone(),
                     is_found: true,
@@ -122,7 +122,7 @@ impl Config {
     }
 }
 
-impl Place {
+impl ResolvedRoot {
     fn of(root: &ProjectRoot, taken: &[PathBuf]) -> io::Result<Self> {
         let directory = root.directory.canonicalize()?;
         let taken = taken.iter();
@@ -134,7 +134,7 @@ impl Place {
     }
 
     /// The directory of a project by this name, without symbolic links.
-    fn resolve(&self, name: &ProjectName) -> Option<PathBuf> {
+    fn directory_of(&self, name: &ProjectName) -> Option<PathBuf> {
         let path = self.directory.join(name.as_str()).canonicalize().ok()?;
         (self.is_below(&path) && self.is_free(&path) && path.is_dir()).then_some(path)
     }
