@@ -73,10 +73,7 @@ impl Connector {
                 Ok(Err(fault)) => fault,
                 Err(_) => self.quarantine.blame(),
             };
-            if matches!(fault, Fault::DeviceLost) {
-                warn!("the bot's device has lost its keys, making a new one");
-                self.folder.forget_device()?;
-            } else if fault.is_logged_out() {
+            if matches!(fault, Fault::DeviceLost) || fault.is_logged_out() {
                 forget_log_in(&fault, &self.folder)?;
             } else if !fault.is_passing() {
                 return Err(fault);
@@ -183,17 +180,17 @@ impl Matrix {
     }
 }
 
-/// A log-out has deleted the device too, unless it is a soft one. If no recovery key could restore the bot's identity on
-/// another device, nothing of this one is deleted.
+/// Forgets the device too if it is lost: a log-out has deleted it, unless it is a soft one. If no recovery key could restore
+/// the bot's identity on another device, nothing of this one is deleted.
 fn forget_log_in(fault: &Fault, folder: &MatrixFolder) -> Result<(), Fault> {
     let session = folder.session()?;
     let has_token = session.is_some_and(|session| session.token().is_some());
-    let device_is_gone = fault.is_device_deleted(has_token);
+    let device_is_gone = matches!(fault, Fault::DeviceLost) || fault.is_device_deleted(has_token);
     if device_is_gone && folder.own_identity().is_some() && RecoveryKey::find_own(folder)?.is_none()
     {
         return Err(Fault::for_operator(format!(
-            "the homeserver has logged the bot out and deleted its device, and there is no recovery key, without which a \
-             new device cannot get its identity back. Nothing in {} was removed: bring back the file {}, or give its content in \
+            "the bot's device cannot be used any more, and there is no recovery key, without which a new one cannot get the \
+             bot's identity back. Nothing in {} was removed: bring back the file {}, or give its content in \
              {RECOVERY_KEY_VARIABLE}. If it is lost, `rcbot reset-identity --config` and the path of your config.yaml makes a \
              new identity",
             folder.path().display(),
@@ -202,7 +199,7 @@ fn forget_log_in(fault: &Fault, folder: &MatrixFolder) -> Result<(), Fault> {
     }
     warn!(
         device_is_gone,
-        "the homeserver no longer knows the bot's access token or device, logging in again"
+        "the bot's access token or device cannot be used any more, logging in again"
     );
     if device_is_gone {
         folder.forget_device()

@@ -54,8 +54,8 @@ pub(crate) enum Fault {
     File { path: PathBuf, source: io::Error },
     #[error("the file {path} is invalid: {remedy}")]
     UnreadableFile { path: PathBuf, remedy: &'static str },
-    /// The keys of the bot's device are not those that the homeserver has for it: a new device is needed.
-    #[error("the keys of the bot's device are lost")]
+    /// A new device is needed: the homeserver has other keys for the bot's device, or the configured token is of another one.
+    #[error("the bot's device cannot be used any more")]
     DeviceLost,
     /// The SDK panicked at the events of a user, which a new connection does not pass on.
     #[error("the Matrix library panicked at events of {user}")]

@@ -303,8 +303,8 @@ async fn log_in(config: &Config, password: &SecretText, device: &DeviceId) -> Re
     token_for(&config.bot_user, answer)
 }
 
-/// The device of the configured token, which only the bot may use. The device of an earlier token is forgotten; the recovery
-/// key restores its identity.
+/// The device of the configured token, which only the bot may use. [`Fault::DeviceLost`]: the bot has another one, of an earlier
+/// token, which has to be forgotten before.
 async fn adopt_device(
     config: &Config,
     token: &Token,
@@ -314,7 +314,7 @@ async fn adopt_device(
     let device = device_of(&homeserver, &config.bot_user).await?;
     if folder.device_id()?.is_some_and(|known| known != device) {
         warn!(%device, "bot.access_token is of another device than before, which starts without keys");
-        folder.forget_device()?;
+        return Err(Fault::DeviceLost);
     }
     if !folder.has_store() && has_keys(&homeserver, &config.bot_user, &device).await? {
         return Err(device_in_use(&device, folder));

@@ -107,6 +107,13 @@ async fn a_bot_with_an_access_token_does_the_main_job_as_its_device() {
     let second = log_in(&account).await;
     let token = second.access_token().unwrap();
     bot.reconfigure(|config| config["bot"]["access_token"] = json!(token));
+    let recovery_key = bot.lose_recovery_key();
+    assert_refused(&mut bot, "there is no recovery key").await;
+    assert!(
+        bot.data_dir().join("matrix/store").exists(),
+        "nothing was removed"
+    );
+    bot.set_variable("RCBOT_RECOVERY_KEY", &recovery_key);
     bot.run();
     bot.wait_until_connected(connections + 1).await;
     let device = second.device_id().unwrap().to_string();

@@ -137,8 +137,12 @@ impl Bot {
         fs::remove_dir_all(self.data_dir().join("matrix/store")).unwrap();
     }
 
-    pub(crate) fn lose_recovery_key(&self) {
-        fs::remove_file(self.data_dir().join("matrix/recovery-key")).unwrap();
+    /// Removes the recovery key, and returns it.
+    pub(crate) fn lose_recovery_key(&self) -> String {
+        let path = self.data_dir().join("matrix/recovery-key");
+        let key = fs::read_to_string(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        key
     }
 
     /// Resets the bot's identity from its host.
