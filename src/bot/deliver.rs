@@ -9,7 +9,7 @@ use std::{
 use matrix_sdk::ruma::{
     EventId, OwnedRoomId, OwnedTransactionId, OwnedUserId, TransactionId, UserId,
 };
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -37,6 +37,9 @@ use crate::{
 
 /// How long the judgement of a requester is valid: what takes longer waits for something, and much can happen meanwhile.
 const JUDGED_FOR: Duration = Duration::from_secs(2);
+
+/// How long a link waits for the account that it opens for, which is in a file: one on a dead network file system is never read.
+const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What triggers a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,8 +179,9 @@ impl Bot {
         let matrix = self.matrix.clone();
         self.spawn(async move {
             if let Some(project) = project {
-                let account = spawn_blocking(move || remote_control::account(&project)).await;
-                opens.account = account.ok().flatten();
+                let account = spawn_blocking(move || remote_control::account(&project));
+                let account = timeout(ACCOUNT_TIMEOUT, account).await;
+                opens.account = account.ok().and_then(Result::ok).flatten();
             }
             let delivery = Delivery {
                 id,
