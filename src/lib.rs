@@ -50,7 +50,7 @@
 
 mod atomic_file;
 mod bot;
-pub mod check;
+mod check;
 pub mod cli;
 mod command;
 mod config;
@@ -61,9 +61,10 @@ mod matrix;
 mod private_socket;
 mod regular_file;
 pub mod remote_control;
-pub mod secret;
+mod secret;
 
-// For tests/docs.rs, which compares the pages with what the bot says.
+// For tests that compare the pages with what the bot and `rcbot check` say.
+pub use check::Check;
 pub use command::reply::{Topic, help as list_of_commands};
 // For the playground, which needs a registration before it has a configuration.
 pub use matrix::{generate as generate_registration, write_new as write_registration};

@@ -12,12 +12,12 @@ pub struct SecretText(String);
 
 /// An access token, as it travels in an HTTP header: visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token(SecretText);
+pub(crate) struct Token(SecretText);
 
 /// A text that cannot be a token. The message does not contain it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is empty or holds more than visible ASCII characters; wanted a long random text")]
-pub struct NotAToken;
+pub(crate) struct NotAToken;
 
 impl SecretText {
     /// The text itself: for the homeserver, for the session, or for a file of mode 0600.
@@ -33,14 +33,14 @@ impl SecretText {
 
 impl Token {
     /// Checks a text and makes it a secret.
-    pub fn new(text: String) -> Result<Self, NotAToken> {
+    pub(crate) fn new(text: String) -> Result<Self, NotAToken> {
         (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()))
             .then_some(Self(SecretText(text)))
             .ok_or(NotAToken)
     }
 
     /// The token itself: for the homeserver, or for a file of mode 0600.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0.0
     }
 }

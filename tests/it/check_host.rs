@@ -73,7 +73,7 @@ fn the_report_for_machines_is_as_documented() {
     for key in [keys(&report), keys(&report["checks"][0])].concat() {
         assert!(documented(&key), "{key} is not in docs/operations.md");
     }
-    for check in rcbot::check::Check::ALL {
+    for check in rcbot::Check::ALL {
         assert!(
             documented(check.id()),
             "{check:?} is not in docs/operations.md"
