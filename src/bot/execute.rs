@@ -1,9 +1,6 @@
 //! Executes a command once it is judged.
 
-use std::{
-    collections::BTreeMap,
-    time::{Instant, SystemTime},
-};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use tokio::task::spawn_blocking;
 use tracing::error;
@@ -14,7 +11,7 @@ use super::{
     audit::{self, Conclusion},
     deliver::Trigger,
     hosts,
-    judge::{Decision, Intent, Prepared, Proving},
+    judge::{Decision, Intent, Prepared},
     queue::Limited,
 };
 use crate::{
@@ -65,15 +62,14 @@ impl Bot {
                 let text = reply::undeliverable(&Secret::Link(project), &reason);
                 self.say(&text, Some(message.into()));
             }
-            Decision::Do(permit, intent, asked, prepared) => {
+            Decision::Do(permit, intent, mut prepared) => {
                 self.note_executed(message);
-                let Prepared { proving, found } = prepared;
-                if let Some(found) = found
+                if let Some(found) = prepared.found.take()
                     && self.remote_control.add_project(found.project.clone())
                 {
                     self.projects.remember(*found);
                 }
-                self.carry_out(message, &permit, intent, (asked, proving));
+                self.carry_out(message.into(), &permit, intent, prepared);
             }
             Decision::NotOurs | Decision::DoneBefore => {}
         }
@@ -88,12 +84,11 @@ impl Bot {
 
     fn carry_out(
         &mut self,
-        message: &Message,
+        reply_to: ReplyTo,
         permit: &Permit,
         intent: Intent,
-        (asked, proving): (Instant, Option<Proving>),
+        prepared: Prepared,
     ) {
-        let reply_to = ReplyTo::from(message);
         let request = Request {
             requester: permit.requester().to_string(),
             reference: ReplyTarget::Message(reply_to.clone()).to_text(),
@@ -108,10 +103,10 @@ impl Bot {
                 let notices = self.remote_control.start(&project, start, request);
                 // What is delivered at once goes to the requester who was just judged.
                 let trigger = Trigger::Command {
-                    judged: asked,
+                    judged: prepared.asked,
                     power_level: permit.power_level(),
                 };
-                self.handle_all(notices, trigger, proving);
+                self.handle_all(notices, trigger, prepared.proving);
             }
             Intent::Stop(project) => {
                 let notices = self.remote_control.stop(&project, request);

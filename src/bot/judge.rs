@@ -81,8 +81,7 @@ pub(super) enum Decision {
     Denied(Denied),
     Misused(Misuse),
     CannotDeliver(ProjectName, NotConfidential),
-    /// With the time before the homeserver was asked: its answers may be as old as that.
-    Do(Permit, Intent, Instant, Prepared),
+    Do(Permit, Intent, Prepared),
     /// It was executed before: an earlier connection received it too, or it edits an executed one.
     DoneBefore,
     /// The bot of another host answers.
@@ -112,8 +111,10 @@ struct Meaning {
 }
 
 /// What was prepared for a command while it was judged.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Prepared {
+    /// The time before the homeserver was asked: its answers may be as old as that.
+    pub(super) asked: Instant,
     pub(super) proving: Option<Proving>,
     /// The project, if it was found below a root just now.
     pub(super) found: Option<Box<ConfiguredProject>>,
@@ -165,7 +166,12 @@ async fn decide(mut handle: MatrixHandle, known: &Snapshot, message: &Message) -
             Err(denied) => return Decision::Denied(denied),
         }
     }
-    Decision::Do(permit, intent, asked, Prepared { proving, found })
+    let prepared = Prepared {
+        asked,
+        proving,
+        found,
+    };
+    Decision::Do(permit, intent, prepared)
 }
 
 impl Snapshot {
