@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     command::{
-        Permit,
+        Permit, Policy,
         reply::{self, OtherHost, Secret},
     },
     matrix::{Chain, Message, ReplyTo},
@@ -98,8 +98,17 @@ impl Bot {
             Intent::Start {
                 project,
                 asked: start,
-                ..
+                complete,
             } => {
+                if self.session_of(&project).is_none() {
+                    let configured = self.projects.get(&project);
+                    let policy = Policy::of_session(&self.config, configured, &complete);
+                    if permit.power_level() < policy.authorization.power_level {
+                        // They were judged for the link of a session that has ended since, and this one needs more.
+                        let text = reply::stopping(&project);
+                        return self.conclude(&project, &request, &text, "refused while stopping");
+                    }
+                }
                 let notices = self.remote_control.start(&project, start, request);
                 // What is delivered at once goes to the requester who was just judged.
                 let trigger = Trigger::Command {
@@ -166,5 +175,68 @@ impl Bot {
                 answer::correct(&matrix, &said, &overview(&elsewhere)).await;
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use matrix_sdk::ruma::{
+        RoomVersionId,
+        events::room::{join_rules::JoinRule, member::MembershipState},
+        user_id,
+    };
+    use serde_json::json;
+
+    use super::{super::tests::silent_bot, *};
+    use crate::{
+        command::authorize,
+        matrix::{RoomFacts, Trust},
+        remote_control::{Beginning, Options, ProjectName, Start},
+    };
+
+    #[tokio::test]
+    async fn a_start_for_whose_session_it_is_too_late_needs_the_level_of_its_own_options() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (mut bot, _) = silent_bot(folder.path());
+        let website: ProjectName = "website".parse().unwrap();
+        let start = |mode: &str| Start {
+            beginning: Beginning::Fresh,
+            options: Options {
+                mode: Some(mode.to_owned()),
+                ..Options::default()
+            },
+        };
+        let alice = user_id!("@alice:x.y");
+        let facts = RoomFacts {
+            room_version: RoomVersionId::V12,
+            creators: vec![alice.to_owned()],
+            power_levels: None,
+            join_rule: JoinRule::Invite,
+            membership: MembershipState::Join,
+            encrypted: true,
+        };
+        // Of the session that was there when the command was judged.
+        let policy = Policy::of_session(&bot.config, bot.projects.get(&website), &start("plan"));
+        let permit = authorize(alice, Trust::CrossSigned, &facts, &policy).unwrap();
+        let mut carry_out = |mode| {
+            let message = json!({ "event_id": "$asked", "thread": null });
+            let intent = Intent::Start {
+                project: website.clone(),
+                asked: start(mode),
+                complete: start(mode),
+            };
+            let prepared = Prepared {
+                asked: Instant::now(),
+                proving: None,
+                found: None,
+            };
+            let reply_to = serde_json::from_value(message).unwrap();
+            bot.carry_out(reply_to, &permit, intent, prepared);
+            bot.session_of(&website).is_some()
+        };
+        assert!(!carry_out("bypassPermissions"));
+        assert!(carry_out("plan"));
     }
 }

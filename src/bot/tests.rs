@@ -21,6 +21,8 @@ pub(super) fn silent_bot(folder: &std::path::Path) -> (Bot, Inbound) {
         "homeserver: {{ url: http://127.0.0.1:1, server_name: x.y }}\n\
          bot: {{ access_token: token }}\n\
          admin_room: \"#admins:x.y\"\n\
+         authorization: {{ power_level: 50 }}\n\
+         sessions: {{ permission_modes: [plan, bypassPermissions: 100] }}\n\
          projects: {{ website: {{ directory: {} }} }}\n",
         folder.display()
     );
