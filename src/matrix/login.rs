@@ -303,8 +303,8 @@ async fn log_in(config: &Config, password: &SecretText, device: &DeviceId) -> Re
     token_for(&config.bot_user, answer)
 }
 
-/// The device of the configured token, which only the bot may use. [`Fault::DeviceLost`]: the bot has another one, of an earlier
-/// token, which has to be forgotten before.
+/// The device of the configured token, which only the bot may use.
+/// [`Fault::DeviceLost`]: the bot has another one, of an earlier token, which has to be forgotten before.
 async fn adopt_device(
     config: &Config,
     token: &Token,
@@ -312,7 +312,12 @@ async fn adopt_device(
 ) -> Result<OwnedDeviceId, Fault> {
     let homeserver = Homeserver::new(config, Some(token))?;
     let device = device_of(&homeserver, &config.bot_user).await?;
-    if folder.device_id()?.is_some_and(|known| known != device) {
+    // The log-in names it too, and is the last file of a device that is forgotten.
+    let known = match folder.session()? {
+        Some(session) => Some(session.meta.device_id),
+        None => folder.device_id()?,
+    };
+    if known.is_some_and(|known| known != device) {
         warn!(%device, "bot.access_token is of another device than before, which starts without keys");
         return Err(Fault::DeviceLost);
     }
@@ -372,7 +377,7 @@ mod tests {
     use std::time::Duration;
 
     use matrix_sdk::ruma::{api::client::uiaa::AuthFlow, device_id, user_id};
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
     use super::*;
     use crate::matrix::{
@@ -380,23 +385,33 @@ mod tests {
         homeserver::testing::{homeserver, read_until},
     };
 
-    /// The fault of a log-in that is answered like this.
-    async fn refused(status_and_headers: &str, code: &str) -> Fault {
-        let body = format!(r#"{{"errcode":"{code}","error":"no"}}"#);
+    /// Answers one request like this, and none after it. Returns the request.
+    async fn answer_once(
+        homeserver: TcpListener,
+        end: &str,
+        status_and_headers: &str,
+        body: &str,
+    ) -> String {
         let length = body.len();
         let answer =
             format!("HTTP/1.1 {status_and_headers}\r\ncontent-length: {length}\r\n\r\n{body}");
+        let (mut stream, _) = homeserver.accept().await.unwrap();
+        let asked = read_until(&mut stream, end).await;
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        asked
+    }
+
+    /// The fault of a log-in that is answered like this.
+    async fn refused(status_and_headers: &str, code: &str) -> Fault {
+        let body = format!(r#"{{"errcode":"{code}","error":"no"}}"#);
         let folder = tempfile::tempdir().unwrap();
         let (homeserver, config) = homeserver(folder.path()).await;
         let password = "hunter2".into();
         let logging_in = log_in(&config, &password, device_id!("RCBOT1"));
-        let answering = async {
-            let (mut stream, _) = homeserver.accept().await.unwrap();
-            let asked = read_until(&mut stream, "hunter2").await;
-            assert!(asked.starts_with("POST /base/_matrix/client/v3/login HTTP/1.1"));
-            stream.write_all(answer.as_bytes()).await.unwrap();
-        };
-        tokio::join!(logging_in, answering).0.unwrap_err()
+        let answering = answer_once(homeserver, "hunter2", status_and_headers, &body);
+        let (fault, asked) = tokio::join!(logging_in, answering);
+        assert!(asked.starts_with("POST /base/_matrix/client/v3/login HTTP/1.1"));
+        fault.unwrap_err()
     }
 
     #[tokio::test]
@@ -417,6 +432,30 @@ mod tests {
             "{error}"
         );
         assert!(!format!("{fault:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_half_forgotten_device_gives_way_to_that_of_another_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let (homeserver, config) = homeserver(folder.path()).await;
+        let folder = MatrixFolder::new(folder.path().to_owned());
+        let meta = SessionMeta {
+            user_id: config.bot_user.clone(),
+            device_id: device_id!("FIRST").to_owned(),
+        };
+        let session = Session {
+            meta,
+            listening_since: SystemTime::now(),
+            authentication: None,
+        };
+        folder.set_session(&session).unwrap();
+        let token = Token::new("token".to_owned()).unwrap();
+        let adopting = adopt_device(&config, &token, &folder);
+        let body = r#"{"user_id":"@rcbot:example.org","device_id":"SECOND"}"#;
+        let answer = "200 OK\r\ncontent-type: application/json\r\nconnection: close";
+        let answering = answer_once(homeserver, "\r\n\r\n", answer, body);
+        let (adopted, _) = tokio::join!(adopting, answering);
+        assert!(matches!(adopted, Err(Fault::DeviceLost)), "{adopted:?}");
     }
 
     #[tokio::test]
