@@ -345,7 +345,7 @@ impl Bot {
             Some(session) => {
                 Policy::of_session(&self.config, self.projects.get(project), &session.start)
             }
-            None => self.projects.policy(Some(project)),
+            None => self.projects.policy(project),
         }
     }
 
@@ -417,7 +417,7 @@ impl Bot {
         let Ok(user) = OwnedUserId::try_from(user) else {
             return;
         };
-        let (matrix, policy) = (self.matrix.clone(), self.projects.policy(Some(project)));
+        let (matrix, policy) = (self.matrix.clone(), self.projects.policy(project));
         self.spawn_quiet(async move {
             if let Err(reason) = show(&matrix, &user, &text, &policy, None).await {
                 warn!(%user, ?reason, "the last output of a session is not shown");

@@ -72,7 +72,7 @@ impl Bot {
                 return self.answer(Some(&project), &request, Ok(&text), &conclusion);
             }
         };
-        let (policy, now) = (self.projects.policy(Some(&project)), SystemTime::now());
+        let (policy, now) = (self.projects.policy(&project), SystemTime::now());
         let has_session = self.session_of(&project).is_some();
         let (text, following) = match excerpt.follow {
             None => (reply::last_output(&project, &output, now), None),

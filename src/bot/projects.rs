@@ -72,12 +72,9 @@ impl Projects {
         self.found.insert(found.project.name.clone(), found);
     }
 
-    /// What is required of a user who commands a project or gets its link; without one, for any command.
-    pub(super) fn policy(&self, project: Option<&ProjectName>) -> Policy {
-        match project {
-            Some(name) => Policy::of_project(&self.config, self.get(name)),
-            None => Policy::of_no_project(&self.config),
-        }
+    /// What is required of a user who commands a project or gets its link.
+    pub(super) fn policy(&self, project: &ProjectName) -> Policy {
+        Policy::of_project(&self.config, self.get(project))
     }
 
     /// The project of a session on record, before the loop begins. Roots that timed out once are not asked again.
@@ -87,7 +84,7 @@ impl Projects {
         }
         let (config, wanted) = (Arc::clone(&self.config), name.clone());
         let (answer, answers) = mpsc::channel();
-        thread::spawn(move || answer.send(config.project(&wanted)).unwrap_or_default());
+        thread::spawn(move || answer.send(config.project(&wanted)).ok());
         let Ok(found) = answers.recv_timeout(LIMIT) else {
             warn!("project roots do not answer");
             self.answer_at_start = false;
