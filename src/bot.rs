@@ -37,7 +37,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub(crate) use local::{ask_for_identity, ask_to_stop, ask_to_trust};
+pub(crate) use local::{OperatorError, ask_for_identity, ask_to_stop, ask_to_trust};
 pub(crate) use service_manager::report_failure;
 
 use crate::{

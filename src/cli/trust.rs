@@ -5,7 +5,7 @@ use matrix_sdk::ruma::OwnedUserId;
 
 use super::{ConfigFile, block_on, confirm, load_config, print};
 use crate::{
-    bot,
+    bot::{self, OperatorError},
     config::MasterKey,
     matrix::{IdentityReport, NotAccepted, PinnedIdentity},
 };
@@ -27,7 +27,7 @@ pub(super) fn trust(arguments: &Trust) -> Result<()> {
     let user = &arguments.user;
     let report = block_on(async {
         let report = bot::ask_for_identity(&data_dir, user).await;
-        report.context("start the bot first: it is the one that asks the homeserver")
+        report.map_err(explain)
     })?;
     print(&describe(user, &report))?;
     let known = report.known.map(PinnedIdentity::key);
@@ -48,6 +48,15 @@ pub(super) fn trust(arguments: &Trust) -> Result<()> {
             bail!("not accepted: the homeserver shows another key for {user}")
         }
     }
+}
+
+fn explain(error: OperatorError) -> anyhow::Error {
+    let is_without_bot = matches!(error, OperatorError::NoBot { .. });
+    let error = anyhow::Error::from(error);
+    if is_without_bot {
+        return error.context("start the bot first: it is the one that asks the homeserver");
+    }
+    error
 }
 
 fn describe(user: &OwnedUserId, report: &IdentityReport) -> String {
@@ -87,4 +96,22 @@ fn choose(arguments: &Trust, report: &IdentityReport) -> Result<MasterKey> {
         "not accepted: {user} commands nothing and gets no link"
     );
     Ok(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_where_no_bot_runs_one_is_to_be_started() {
+        let refused = OperatorError::Refused("the homeserver has not answered".to_owned());
+        let no_bot = OperatorError::NoBot {
+            path: "/srv/data".into(),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        for (error, is_advised) in [(refused, false), (no_bot, true)] {
+            let said = format!("{:#}", explain(error));
+            assert_eq!(said.contains("start the bot"), is_advised, "{said}");
+        }
+    }
 }
