@@ -19,7 +19,7 @@ use crate::{config::Config, data_dir};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct User {
     pub(super) id: u32,
-    /// As sudo(8) and chown(1) take it.
+    /// As sudo(8) takes it.
     name: String,
     /// `None`: the system does not know this user.
     home: Option<PathBuf>,
@@ -59,7 +59,9 @@ impl User {
     /// The command that checks as this user.
     pub(super) fn check(&self, config_file: &Path) -> String {
         let config_file = config_file.display();
-        format!("`sudo -u {self} rcbot check --config {config_file}`")
+        // To a shell, a word that begins with # is a comment.
+        let user = self.name.replace('#', "\\#");
+        format!("`sudo -u {user} rcbot check --config {config_file}`")
     }
 }
 
@@ -305,5 +307,10 @@ mod tests {
         assert_eq!(our_environment(&user(0), &user(0)), own);
         let unknown = User::of(3_999_999_999);
         assert_eq!(unknown.to_string(), "#3999999999");
+        let check = unknown.check(Path::new("/srv/config.yaml"));
+        assert!(
+            check.starts_with("`sudo -u \\#3999999999 rcbot check "),
+            "{check}"
+        );
     }
 }
