@@ -38,6 +38,7 @@ use crate::{
     data_dir::DataDir,
     matrix::{HomeserverKind, Login, generate, write_new},
     remote_control::process::raise_descriptor_limit,
+    shell,
 };
 
 /// How long reads and writes of files may run on at shutdown, after all else is done.
@@ -282,7 +283,7 @@ fn write_registration(
          the admin room.",
         file = output.display(),
         register = kind.how_to_register(&output, &config.bot_user),
-        config = path.display(),
+        config = shell::word(path),
         bot = config.bot_user
     );
     print(&next)

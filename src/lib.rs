@@ -62,6 +62,7 @@ mod private_socket;
 mod regular_file;
 pub mod remote_control;
 mod secret;
+mod shell;
 
 // For tests that compare the pages with what the bot and `rcbot check` say.
 pub use check::Check;

@@ -21,6 +21,7 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("regular_file", ""),
     ("data_dir", "atomic_file"),
     ("http", ""),
+    ("shell", ""),
     ("private_socket", "atomic_file"),
     ("remote_control", "atomic_file link regular_file secret"),
     ("remote_control::process", "regular_file"),
@@ -33,7 +34,7 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("command", "config matrix remote_control"),
     (
         "check",
-        "command config data_dir http matrix remote_control secret",
+        "command config data_dir http matrix remote_control secret shell",
     ),
     (
         "bot",
@@ -41,7 +42,7 @@ const MAY_NAME: &[(&str, &str)] = &[
     ),
     (
         "cli",
-        "atomic_file bot check command config data_dir http matrix remote_control",
+        "atomic_file bot check command config data_dir http matrix remote_control shell",
     ),
 ];
 

@@ -22,6 +22,7 @@ use crate::{
     config::{Config, FileError, LoginMethod, Problem},
     data_dir::CONTENT,
     matrix::{Chain, Fault, Login, RegistrationError},
+    shell,
 };
 
 /// Reading is allowed to users who are neither the owner nor in the group.
@@ -45,7 +46,7 @@ const NETWORK_FILE_SYSTEMS: [u64; 6] = [
 pub(super) fn no_configuration(file: &Path, error: &FileError) -> Outcome {
     let write = format!(
         "`rcbot init --config {}` writes one; or name another file with `--config`",
-        file.display()
+        shell::word(file)
     );
     judge_file_error(
         error,
@@ -116,10 +117,9 @@ pub(super) fn judge_registration(config: &Config) -> (Outcome, Option<Login>) {
 fn judge_secret_file(file: &Path, good: String, warnings: &[Problem], remedy: &str) -> Outcome {
     let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode());
     if mode.is_ok_and(|mode| mode & READABLE_BY_OTHERS != 0) {
-        let file = file.display();
         return Outcome::failed(
-            format!("every user of this host can read {file}"),
-            format!("`chmod o-rwx {file}`"),
+            format!("every user of this host can read {}", file.display()),
+            format!("`chmod o-rwx {}`", shell::word(file)),
         );
     }
     if warnings.is_empty() {
@@ -134,7 +134,7 @@ pub(super) fn replace_registration(file: &Path, config_file: &Path) -> String {
     format!(
         "remove {}, `rcbot registration --config {}`, give the homeserver the new copy, and restart it",
         file.display(),
-        config_file.display()
+        shell::word(config_file)
     )
 }
 
@@ -143,7 +143,7 @@ fn refused(error: &RegistrationError, file: &Path, config_file: &Path) -> Outcom
         RegistrationError::File(error) => {
             let write = format!(
                 "`rcbot registration --config {}`, and give the homeserver a copy",
-                config_file.display()
+                shell::word(config_file)
             );
             let correct =
                 "change that in the file and in the homeserver's copy, and restart the homeserver";
@@ -216,7 +216,7 @@ pub(super) fn judge_data_dir(path: &Path, vantage: &Vantage) -> Outcome {
     if metadata.permissions().mode() & 0o077 != 0 {
         return Outcome::warning(
             format!("other users of this host can open {shown}"),
-            format!("`chmod 700 {shown}`"),
+            format!("`chmod 700 {}`", shell::word(path)),
         );
     }
     Outcome::passed(shown.to_string())
@@ -228,11 +228,11 @@ fn may_write(folder: &Path) -> io::Result<()> {
 
 /// The command that gives the directory to the user who runs the check. Another user's is not ours to take: see `Vantage`.
 fn open_to_us(path: &Path, metadata: &Metadata, vantage: &Vantage) -> Option<String> {
-    let (shown, me) = (path.display(), vantage.me.id);
+    let (path_word, me) = (shell::word(path), vantage.me.id);
     match metadata.uid() {
-        owner if owner == me => Some(format!("`chmod 700 {shown}`")),
+        owner if owner == me => Some(format!("`chmod 700 {path_word}`")),
         0 if vantage.running.is_none() && is_for_a_bot(path) => Some(format!(
-            "`sudo chown -R {me}:{} {shown}`",
+            "`sudo chown -R {me}:{} {path_word}`",
             getegid().as_raw()
         )),
         _ => None,
@@ -257,7 +257,7 @@ fn judge_content(data_dir: &Path, owner: &Metadata, vantage: &Vantage) -> Option
     let entries = CONTENT.map(|name| data_dir.join(name));
     let (spoilt, found): (Vec<_>, Vec<_>) = entries
         .iter()
-        .filter_map(|entry| Some((entry.display().to_string(), not_of(owner.uid(), entry)?)))
+        .filter_map(|entry| Some((shell::word(entry), not_of(owner.uid(), entry)?)))
         .unzip();
     let first = found.first()?;
     let other = fs::symlink_metadata(first).ok()?.uid();

@@ -19,7 +19,10 @@ use super::{
     host::unreadable,
     vantage::Vantage,
 };
-use crate::matrix::{MatrixFolder, RECOVERY_KEY_VARIABLE, RecoveryKey};
+use crate::{
+    matrix::{MatrixFolder, RECOVERY_KEY_VARIABLE, RecoveryKey},
+    shell,
+};
 
 /// Nobody but the owner may know the key.
 const OTHERS: u32 = 0o077;
@@ -76,7 +79,7 @@ fn put_back(api: &Api<'_>, file: &Path) -> String {
         "put your copy of the recovery key at {}, or into the variable {RECOVERY_KEY_VARIABLE}; if it is lost, stop the bot, \
          `rcbot reset-identity --config {}`, and start it",
         file.display(),
-        api.config.file.display()
+        shell::word(&api.config.file)
     )
 }
 
@@ -88,10 +91,9 @@ fn find(folder: &MatrixFolder, vantage: &Vantage) -> Result<Option<RecoveryKey>,
     if let Some(file) = key.as_ref().and_then(RecoveryKey::file) {
         let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode());
         if mode.is_ok_and(|mode| mode & OTHERS != 0) {
-            let file = file.display();
             return Err(Outcome::failed(
-                format!("other users of this host can read {file}"),
-                format!("`chmod 600 {file}`"),
+                format!("other users of this host can read {}", file.display()),
+                format!("`chmod 600 {}`", shell::word(file)),
             ));
         }
     }

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     config::{Devices, MasterKey},
     matrix::NoPower,
+    shell,
 };
 
 /// How many users are named before the rest is counted.
@@ -199,7 +200,7 @@ fn judge_identity(
                 format!("the homeserver shows another identity of {user} than the bot knows"),
                 format!(
                     "{ask}, `rcbot trust --config {} {user}` while the bot runs",
-                    api.config.file.display()
+                    shell::word(&api.config.file)
                 ),
             )
         });

@@ -36,6 +36,7 @@ use crate::{
         },
         settings_file::digest_of,
     },
+    shell,
 };
 
 /// The checks of sessions, for a project that has one.
@@ -301,10 +302,9 @@ impl<'a> Site<'a> {
             return Ok(program.clone());
         }
         if let Some(program) = files.first() {
-            let program = program.display();
             return Err(Outcome::failed(
-                format!("{program} may not be run"),
-                format!("`chmod +x {program}`"),
+                format!("{} may not be run", program.display()),
+                format!("`chmod +x {}`", shell::word(program)),
             ));
         }
         let place = if name.contains('/') {
@@ -574,7 +574,7 @@ fn unreadable(file: &Path, error: &io::Error, otherwise: &str) -> Outcome {
         format!("repair it, {otherwise}")
     } else if is_of_root {
         let user = rustix::process::geteuid().as_raw();
-        format!("`sudo chown {user} {shown}`")
+        format!("`sudo chown {user} {}`", shell::word(file))
     } else {
         "let the user who runs rcbot read it".to_owned()
     };

@@ -13,7 +13,7 @@ use procfs::process::{Process, all_processes};
 use rustix::process::geteuid;
 
 use super::{Found, Outcome};
-use crate::{config::Config, data_dir};
+use crate::{config::Config, data_dir, shell};
 
 /// A user of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl User {
 
     /// The command that checks as this user.
     pub(super) fn check(&self, config_file: &Path) -> String {
-        let config_file = config_file.display();
+        let config_file = shell::word(config_file);
         // To a shell, a word that begins with # is a comment.
         let user = self.name.replace('#', "\\#");
         format!("`sudo -u {user} rcbot check --config {config_file}`")
@@ -147,7 +147,7 @@ impl Vantage {
             let found = format!("{found}. This is for {bot}, who may do less than {me}");
             Outcome::warning(found, self.as_bot())
         } else if self.running.is_some() && !self.is_of_bot {
-            let config_file = self.config_file.display();
+            let config_file = shell::word(&self.config_file);
             let found = format!("{found}. That of the bot cannot be read");
             Outcome::warning(found, format!("`sudo rcbot check --config {config_file}`"))
         } else {
@@ -307,10 +307,9 @@ mod tests {
         assert_eq!(our_environment(&user(0), &user(0)), own);
         let unknown = User::of(3_999_999_999);
         assert_eq!(unknown.to_string(), "#3999999999");
-        let check = unknown.check(Path::new("/srv/config.yaml"));
-        assert!(
-            check.starts_with("`sudo -u \\#3999999999 rcbot check "),
-            "{check}"
+        assert_eq!(
+            unknown.check(Path::new("/srv/my bot/config.yaml")),
+            r"`sudo -u \#3999999999 rcbot check --config '/srv/my bot/config.yaml'`"
         );
     }
 }

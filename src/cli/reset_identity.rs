@@ -6,6 +6,7 @@ use super::{ConfigFile, block_on, confirm, load_config, load_login, print};
 use crate::{
     data_dir::{DataDir, MATRIX},
     matrix::{self, MatrixFolder},
+    shell,
 };
 
 const WARNING: &str = "The bot gets a new device and a new cross-signing identity. Everybody's client will say that the bot's \
@@ -30,7 +31,7 @@ pub(super) fn reset_identity(arguments: &ResetIdentity) -> Result<()> {
         print(WARNING)?;
         let otherwise = format!(
             "aborted, nothing was changed. To do it without a question: rcbot reset-identity --config {} --yes",
-            config.file.display()
+            shell::word(&config.file)
         );
         let is_wanted = confirm("Reset the bot's identity?", &otherwise)?;
         ensure!(is_wanted, "aborted, nothing was changed");

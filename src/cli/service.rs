@@ -19,7 +19,7 @@ use nix::unistd::{Uid, User, geteuid};
 use tracing::warn;
 
 use super::{ConfigFile, load_config, misconfigured, print};
-use crate::{atomic_file, config::Config};
+use crate::{atomic_file, config::Config, shell};
 
 /// The folder of the administrator's units: systemd.unit(5).
 const SYSTEM_UNITS: &str = "/etc/systemd/system";
@@ -220,7 +220,7 @@ impl Service {
             "The service runs, and starts with the {begin}. Watch it with `{log} -u {}.service -f`, and try it with \
              `rcbot check --config {}`.",
             self.name,
-            self.config.path.display()
+            shell::word(&self.config.path)
         ))
     }
 

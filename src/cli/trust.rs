@@ -8,6 +8,7 @@ use crate::{
     bot::{self, OperatorError},
     config::MasterKey,
     matrix::{IdentityReport, NotAccepted, PinnedIdentity},
+    shell,
 };
 
 /// What `rcbot trust` takes.
@@ -84,7 +85,7 @@ fn choose(arguments: &Trust, report: &IdentityReport) -> Result<MasterKey> {
     };
     let otherwise = format!(
         "not accepted. To accept it: rcbot trust --config {} {user} --accept {shown}",
-        arguments.config.path.display()
+        shell::word(&arguments.config.path)
     );
     let question = format!(
         "Ask {user} in person or by phone whether they reset their identity: if they did not, somebody poses as them.\n\

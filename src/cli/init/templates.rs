@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::input::Answers;
-use crate::{config::Config, matrix::HomeserverKind};
+use crate::{config::Config, matrix::HomeserverKind, shell};
 
 /// The homeservers whose way to register is shown if the homeserver does not report its kind.
 const COMMON: [HomeserverKind; 3] = [
@@ -111,22 +111,11 @@ Wrote {file} and {registration}, which only you can read.
 4. Invite {user} to {room}.
 5. See what is missing, while it runs:  rcbot check --config {file}
 6. Say `!rc start` in {room}.",
-        file = shell_word(&config.file),
-        registration = shell_word(registration),
+        file = shell::word(&config.file),
+        registration = shell::word(registration),
         ways = ways.collect::<String>(),
-        directory = shell_word(directory),
+        directory = shell::word(directory),
     )
-}
-
-/// Quotes a path for a shell.
-fn shell_word(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let is_plain = |character: char| character.is_alphanumeric() || "/._-+:@%,".contains(character);
-    if text.chars().all(is_plain) {
-        text.into_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
 }
 
 #[cfg(test)]
@@ -203,14 +192,5 @@ mod tests {
             }
             assert!(steps(HomeserverKind::Unknown).contains(&way), "{way}");
         }
-    }
-
-    #[test]
-    fn a_path_is_shown_as_a_shell_takes_it() {
-        assert_eq!(shell_word(Path::new("/srv/rcbot")), "/srv/rcbot");
-        assert_eq!(
-            shell_word(Path::new("/srv/it's mine")),
-            r"'/srv/it'\''s mine'"
-        );
     }
 }
