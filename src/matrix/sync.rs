@@ -4,7 +4,7 @@
 //!
 //! Our own loop around `sync_once`: the SDK's loops sleep a second whenever two answers come within a second.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use matrix_sdk::{
     Client, Room, RoomMemberships, RoomState,
@@ -54,15 +54,15 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     };
     // While the homeserver does not answer.
     let mut back_off: Option<BackOff> = None;
-    let was_there = matrix.admin_room.id().is_some();
+    let mut profile_is_due = matrix.admin_room.id().is_some();
     let mut join_is_settled = matrix.join_admin_room().await;
-    if was_there {
-        matrix.set_profile().await;
-    }
     let mut upgrades = Upgrades::default();
     let mut alias_is_compared = false;
     let mut fast_answers = 0;
     loop {
+        if join_is_settled && mem::take(&mut profile_is_due) {
+            matrix.set_profile().await;
+        }
         let asked = Instant::now();
         // At first, and after a failure, a long poll would hide that the homeserver is back.
         let poll_timeout = if !*matrix.answers.borrow() {
@@ -96,12 +96,14 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                     }
                 }
                 matrix.receive(&answer, backfill_from).await;
-                if !join_is_settled || !answer.rooms.invited.is_empty() {
+                let may_be_invited =
+                    !answer.rooms.invited.is_empty() && matrix.joined_admin_room().is_err();
+                if !join_is_settled || may_be_invited {
                     join_is_settled = matrix.join_admin_room().await;
                 }
                 let successor = upgrades.after_sync(matrix, &answer).await;
                 matrix.synced.send_replace(successor);
-                if !std::mem::replace(&mut alias_is_compared, true) {
+                if !mem::replace(&mut alias_is_compared, true) {
                     matrix.compare_alias().await;
                 }
                 if let Some(room) = matrix.admin_room.id()
@@ -193,7 +195,7 @@ fn note_rooms(matrix: &Matrix, answer: &SyncResponse) {
 
 fn note_answer(matrix: &Matrix, answered: bool) {
     let answers = &matrix.answers;
-    answers.send_if_modified(|known| std::mem::replace(known, answered) != answered);
+    answers.send_if_modified(|known| mem::replace(known, answered) != answered);
 }
 
 /// The known users share an encrypted room with the bot. All others are strangers.

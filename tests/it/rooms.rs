@@ -7,6 +7,12 @@ async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
     let mallory = person("mallory").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     bot.request(&alice, "status").await;
+    let looks = || {
+        let room = bot.admin_room();
+        let looks = |request: &Request| request.is_in(room) && request.path.ends_with("/state");
+        proxy.passed_by(looks).len()
+    };
+    let before = looks();
     let of_an_admin = alice.create_admin_room(bot.user_id()).await.unwrap();
     let of_a_stranger = mallory.create_admin_room(bot.user_id()).await.unwrap();
     // It names the admin room as its predecessor: leaving it with its predecessors would leave the admin room.
@@ -31,6 +37,7 @@ async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
         })
         .await;
     }
+    assert_eq!(looks(), before, "they say nothing of when the bot joined");
     // A second invitation to a declined room is declined too.
     mallory.invite(&of_a_stranger, bot.user_id()).await.unwrap();
     bot.wait_for_membership(&mallory, &of_a_stranger, "leave")
