@@ -168,8 +168,14 @@ impl Session {
         terms: &Terms,
         now: Moment,
     ) -> Vec<Effect> {
-        if booted && let Some(end) = &mut self.end {
-            end.uptime = now.uptime + end.wall.duration_since(now.wall).unwrap_or_default();
+        if booted {
+            // Uptimes of the boot before, which this one may take weeks to reach.
+            (self.shown, self.cut_off_reported) = (None, None);
+            if let Some(end) = &mut self.end {
+                // A clock that lost its time, and is not synchronized yet, gives no session more than it had at first.
+                let wall = now.wall.max(self.created);
+                end.uptime = now.uptime + end.wall.duration_since(wall).unwrap_or_default();
+            }
         }
         match &mut self.state {
             // A process that is still to be spawned has its whole time, however long no bot ran.

@@ -139,3 +139,15 @@ fn the_end_is_carried_over_a_boot_by_the_wall_clock() {
     life.restore(None, true, later);
     assert_eq!(life.session.time_left(later.uptime), Some(Duration::ZERO));
 }
+
+#[test]
+fn a_wall_clock_that_a_boot_has_set_back_gives_no_session_more_time_than_it_had() {
+    let mut life = Life::running(lasting(10 * HOUR));
+    // No battery keeps the clock, and it is not synchronized yet.
+    let now = Moment {
+        wall: UNIX_EPOCH,
+        uptime: MINUTE,
+    };
+    life.restore(None, true, now);
+    assert_eq!(life.session.time_left(now.uptime), Some(10 * HOUR));
+}

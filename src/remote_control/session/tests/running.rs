@@ -45,6 +45,26 @@ fn a_cut_off_and_the_reconnection_are_each_reported_once() {
 }
 
 #[test]
+fn a_cut_off_from_before_the_host_was_booted_delays_no_report_of_another() {
+    let mut life = lost(terms(None, Restart::OnExit));
+    assert_eq!(life.wake(), [cut_off(LIMIT, Restart::OnExit)]);
+    let up = |time| Moment {
+        wall: UNIX_EPOCH + BEGIN + 2 * HOUR,
+        uptime: time,
+    };
+    assert_eq!(life.restore(None, true, up(MINUTE)), [Effect::EndTree]);
+    let terms = life.terms;
+    let mut on = |event, time| life.session.on(event, &terms, up(time));
+    on(gone(), MINUTE);
+    assert_eq!(on(Event::TimeCame, 2 * MINUTE), [Effect::Spawn]);
+    on(Event::Spawned(process(2)), 2 * MINUTE);
+    on(Event::LinkShown(link("one")), 2 * MINUTE);
+    on(reconnecting(0), 3 * MINUTE);
+    let report = on(Event::TimeCame, 3 * MINUTE + LIMIT);
+    assert_eq!(report, [cut_off(LIMIT, Restart::OnExit)]);
+}
+
+#[test]
 fn a_short_interruption_is_not_reported() {
     let mut life = lost(terms(None, Restart::OnExit));
     assert_eq!(life.pass(9 * MINUTE).on(connected()), []);
