@@ -10,7 +10,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use matrix_sdk::ruma::{OwnedRoomOrAliasId, OwnedServerName, OwnedUserId};
@@ -21,6 +21,7 @@ pub(crate) mod document;
 mod file;
 mod host;
 mod outline;
+pub(crate) mod patience;
 mod places;
 mod roots;
 pub(crate) mod values;
@@ -217,13 +218,25 @@ impl Config {
 
     /// The projects and roots in which no session can start now, and why. Only they are affected: a directory can come back
     /// while the bot runs, such as one on a disk that is mounted late.
-    pub(crate) fn unusable_directories(&self) -> impl Iterator<Item = (String, String)> {
+    pub(crate) fn unusable_directories(&self) -> Vec<(String, String)> {
         let projects = self.projects.iter();
         let projects = projects.map(|(name, it)| (name.to_string(), &it.project.directory));
         let roots = self.project_roots.iter();
         let roots = roots.map(|root| ("project_roots".to_owned(), &root.directory));
-        let all = projects.chain(roots);
-        all.filter_map(|(name, directory)| Some((name, usable_directory(directory).err()?)))
+        let began = Instant::now();
+        let all = projects.chain(roots).map(|(name, directory)| {
+            let asked = directory.clone();
+            let asked = patience::ask(move || usable_directory(&asked));
+            (name, directory, asked)
+        });
+        // All are asked before the first answer is waited for.
+        let all: Vec<_> = all.collect();
+        let unusable = all.into_iter().filter_map(|(name, directory, asked)| {
+            let silent = || Err(format!("{} does not answer", directory.display()));
+            let why = asked.answer(began).unwrap_or_else(silent).err()?;
+            Some((name, why))
+        });
+        unusable.collect()
     }
 
     fn parse(file: &Path, text: &str, folder: &Path) -> Result<Self, Problems> {

@@ -4,13 +4,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, mpsc},
-    thread,
-    time::{Duration, SystemTime},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::{Bot, Event, hosts};
 use crate::{
@@ -19,13 +18,13 @@ use crate::{
         digest::Digest,
         reply::{self, List, Listed, OtherHost, Reply},
     },
-    config::{Config, ConfiguredProject, Found},
+    config::{
+        Config, ConfiguredProject, Found,
+        patience::{self, LIMIT},
+    },
     matrix::ReplyTo,
-    remote_control::{FolderReader, Phase, Project, ProjectName, last_used},
+    remote_control::{FolderFacts, FolderReader, Phase, Project, ProjectName, last_used},
 };
-
-/// How long roots may take to answer; one on a dead network file system never does.
-const LIMIT: Duration = Duration::from_secs(5);
 
 /// How often the roots are read to announce what is below them to other hosts: a look is over when the next one begins.
 pub(super) const LOOKS_EVERY: Duration = LIMIT;
@@ -38,6 +37,8 @@ pub(super) struct Projects {
     found: BTreeMap<ProjectName, ConfiguredProject>,
     /// Held while the roots are read: if they hang, one thread waits, and not one for each command.
     turn: Arc<Mutex<()>>,
+    /// The same while projects are listed, which reads the folders of all: one that hangs must not keep the roots from answering.
+    list_turn: Arc<Mutex<()>>,
     answer_at_start: bool,
 }
 
@@ -54,6 +55,7 @@ impl Projects {
             config,
             found: BTreeMap::new(),
             turn: Arc::default(),
+            list_turn: Arc::default(),
             answer_at_start: true,
         }
     }
@@ -83,9 +85,8 @@ impl Projects {
             return None;
         }
         let (config, wanted) = (Arc::clone(&self.config), name.clone());
-        let (answer, answers) = mpsc::channel();
-        thread::spawn(move || answer.send(config.project(&wanted)).ok());
-        let Ok(found) = answers.recv_timeout(LIMIT) else {
+        let asked = patience::ask(move || config.project(&wanted));
+        let Some(found) = asked.answer(Instant::now()) else {
             warn!("project roots do not answer");
             self.answer_at_start = false;
             return None;
@@ -105,7 +106,7 @@ impl Projects {
             return (Found::default(), None);
         }
         let config = Arc::clone(&self.config);
-        let looking = self.in_turn(move || {
+        let looking = in_turn(&self.turn, move || {
             let whole = whole.and_then(|name| config.project(&name));
             (config.look_below_roots(), whole)
         });
@@ -124,25 +125,25 @@ impl Projects {
     /// The project of a whole name, as it is now.
     pub(super) async fn resolve(&self, name: &ProjectName) -> Option<ConfiguredProject> {
         let (config, name) = (Arc::clone(&self.config), name.clone());
-        self.in_turn(move || config.project(&name)).await?
+        in_turn(&self.turn, move || config.project(&name)).await?
     }
+}
 
-    /// `None`: it timed out, or panicked.
-    async fn in_turn<T: Send + 'static>(
-        &self,
-        ask: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
-        let turn = Arc::clone(&self.turn);
-        let asking = async {
-            let turn = turn.lock_owned().await;
-            let asking = spawn_blocking(move || {
-                let _turn = turn;
-                ask()
-            });
-            asking.await.ok()
-        };
-        timeout(LIMIT, asking).await.ok().flatten()
-    }
+/// `None`: it timed out, or panicked.
+async fn in_turn<T: Send + 'static>(
+    turn: &Arc<Mutex<()>>,
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let turn = Arc::clone(turn);
+    let asking = async {
+        let turn = turn.lock_owned().await;
+        let asking = spawn_blocking(move || {
+            let _turn = turn;
+            ask()
+        });
+        asking.await.ok()
+    };
+    timeout(LIMIT, asking).await.ok().flatten()
 }
 
 /// Logs which roots cannot be read.
@@ -199,12 +200,9 @@ impl Bot {
             let (found, _) = projects.look(None).await;
             warn_of_roots(&projects.config, &found.roots);
             let prefix = projects.config.command_prefix.clone();
-            let listing =
-                spawn_blocking(move || projects.list(&found, &phases, &sessions, word.as_deref()));
-            let mut text = match listing.await {
-                Ok(text) => text,
-                Err(error) => return error!(%error, "projects not listed"),
-            };
+            let used = spawn_blocking(move || last_used(&sessions)).await;
+            let used = used.unwrap_or_default();
+            let mut text = projects.list(&found, &phases, &used, word.as_deref()).await;
             if !elsewhere.is_empty() {
                 text = reply::projects_of_hosts(&host, text, &elsewhere, &prefix);
             }
@@ -214,15 +212,14 @@ impl Bot {
 }
 
 impl Projects {
-    /// Reads files of each project that is shown.
-    fn list(
+    /// Reads files of each project that is shown. If one of them hangs, none of the folders is described.
+    async fn list(
         &self,
         found: &Found,
         phases: &BTreeMap<ProjectName, Phase>,
-        sessions: &std::path::Path,
+        used: &BTreeMap<ProjectName, SystemTime>,
         word: Option<&str>,
     ) -> Reply {
-        let used = last_used(sessions);
         let names: BTreeSet<_> = self
             .config
             .projects
@@ -237,23 +234,52 @@ impl Projects {
             last_used: used.get(name).copied(),
         });
         let (shown, more) = reply::in_order(all.collect(), word);
-        let mut reader = FolderReader::default();
-        let shown = shown.into_iter().map(|listed| {
-            let current = || self.config.project(&listed.name);
-            // If the folder of a session is gone, its earlier state counts.
-            let project = current().or_else(|| self.get(&listed.name).cloned());
-            let facts = project
-                .map(|it| reader.look(&it.project))
-                .unwrap_or_default();
-            (listed, facts)
+        let (this, listed) = (self.clone(), shown.clone());
+        let facts = in_turn(&self.list_turn, move || this.facts(&listed)).await;
+        let facts = facts.unwrap_or_else(|| {
+            warn!("a project's folder does not answer: projects are listed without what is in their folders");
+            vec![FolderFacts::default(); shown.len()]
         });
         let list = List {
             prefix: &self.config.command_prefix,
             word,
-            projects: shown.collect(),
+            projects: shown.into_iter().zip(facts).collect(),
             more,
             roots: &found.roots,
         };
         reply::projects(&list, SystemTime::now())
+    }
+
+    /// Of each of these projects. Reads files, so it may block.
+    fn facts(&self, listed: &[Listed]) -> Vec<FolderFacts> {
+        let mut reader = FolderReader::default();
+        let facts = listed.iter().map(|Listed { name, .. }| {
+            // If the folder of a session is gone, its earlier state counts.
+            let project = self.config.project(name);
+            let project = project.or_else(|| self.get(name).cloned());
+            project
+                .map(|it| reader.look(&it.project))
+                .unwrap_or_default()
+        });
+        facts.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bot::tests::silent_bot;
+
+    #[tokio::test]
+    async fn projects_are_listed_also_where_a_folder_does_not_answer() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (bot, _) = silent_bot(folder.path());
+        // Held as by a reader that hangs.
+        let hangs = Arc::clone(&bot.projects.list_turn).lock_owned().await;
+        let (found, phases, used) = (Found::default(), BTreeMap::new(), BTreeMap::new());
+        let listing = bot.projects.list(&found, &phases, &used, None);
+        let text = timeout(Duration::from_mins(1), listing).await.unwrap();
+        drop(hangs);
+        assert!(text.plain.contains("website"), "{}", text.plain);
     }
 }

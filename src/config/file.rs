@@ -2,7 +2,12 @@
 //!
 //! A section without a value is as good as an empty one: its keys may all be commented out.
 
-use std::{collections::BTreeMap, fmt, mem, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt, mem,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use matrix_sdk::ruma::UserId;
 use serde::{
@@ -16,6 +21,7 @@ use super::{
     Notification, ProjectRoot, RequireEncryptedCommands,
     authorization::read_users,
     document::{Document, Given},
+    patience,
     values::{
         self, AccessToken, AccountPassword, AnyDuration, Anything, Command, CommandPrefix, Count,
         CountOrNone, DevicesToTrust, DurationOrNone, EncryptedCommands, FilePath, Flag,
@@ -320,9 +326,10 @@ fn read_projects(
         let Some(read) = section.read_project(name, &at, sessions, document) else {
             continue;
         };
-        compare(&read.project, &known, &at, document);
+        compare_name(&read.project.name, &known, &at, document);
         known.insert(read.project.name.clone(), read);
     }
+    compare_directories(&known, document);
     known
 }
 
@@ -351,16 +358,15 @@ fn read_roots(
     roots.collect()
 }
 
-/// Refuses what two projects must not share, and warns of what they should not.
-fn compare(
-    project: &Project,
+/// Refuses names that two projects must not have.
+fn compare_name(
+    name: &ProjectName,
     known: &BTreeMap<ProjectName, ConfiguredProject>,
     at: &str,
     document: &Document<'_>,
 ) {
-    let name = project.name.as_str();
     let mut names = known.keys();
-    if let Some(other) = names.find(|other| other.as_str().eq_ignore_ascii_case(name)) {
+    if let Some(other) = names.find(|other| other.as_str().eq_ignore_ascii_case(name.as_str())) {
         document.problem(
             at,
             format!(
@@ -369,20 +375,38 @@ fn compare(
             ),
         );
     }
-    // Without symbolic links, as far as it exists.
-    let real_path = |Project { directory, .. }: &Project| {
-        let real = directory.canonicalize();
-        real.unwrap_or_else(|_| directory.clone())
-    };
-    let directory = real_path(project);
-    let mut others = known.values().map(|configured| &configured.project);
-    if let Some(Project { name: other, .. }) = others.find(|it| real_path(it) == directory) {
-        document.warning(
-            &format!("{at}.directory"),
-            format!(
-                "is that of `{other}` too: `claude` serves a directory once, so only one of the two can have a session"
+}
+
+/// Warns of directories that two projects should not share. Without symbolic links, as far as they exist and answer.
+fn compare_directories(
+    projects: &BTreeMap<ProjectName, ConfiguredProject>,
+    document: &Document<'_>,
+) {
+    let began = Instant::now();
+    let asked = projects.iter().map(|(name, configured)| {
+        let directory = configured.project.directory.clone();
+        let real = patience::ask({
+            let directory = directory.clone();
+            move || directory.canonicalize()
+        });
+        (format!("projects.{name}.directory"), name, directory, real)
+    });
+    // All are asked before the first answer is waited for.
+    let mut asked: Vec<_> = asked.collect();
+    asked.sort_by_key(|(at, ..)| document.line_of(at));
+    let mut known = BTreeMap::<PathBuf, &ProjectName>::new();
+    for (at, name, directory, real) in asked {
+        let real = real.answer(began).and_then(Result::ok);
+        match known.entry(real.unwrap_or(directory)) {
+            Entry::Vacant(free) => drop(free.insert(name)),
+            Entry::Occupied(taken) => document.warning(
+                &at,
+                format!(
+                    "is that of `{}` too: `claude` serves a directory once, so only one of the two can have a session",
+                    taken.get()
+                ),
             ),
-        );
+        }
     }
 }
 

@@ -262,7 +262,8 @@ fn a_missing_directory_concerns_only_its_project() {
     let unusable = || {
         let config = Config::load(&file).unwrap();
         let all = config.unusable_directories();
-        all.map(|(name, why)| format!("{name}: {why}"))
+        all.into_iter()
+            .map(|(name, why)| format!("{name}: {why}"))
             .collect::<Vec<_>>()
     };
     let website = folder.path().join("website");
