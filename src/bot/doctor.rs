@@ -9,7 +9,7 @@ use std::{
 };
 
 use matrix_sdk::ruma::OwnedUserId;
-use tokio::{runtime, task::spawn_blocking};
+use tokio::{runtime, task::spawn_blocking, time::timeout};
 use tracing::error;
 
 use super::{
@@ -32,6 +32,10 @@ use crate::{
 /// How often the bot checks when the login of `claude` ends: often enough for those who read the room once a day.
 pub(super) const LOOKS_EVERY: Duration = Duration::from_hours(24);
 
+/// How long the checks may take: some dozen questions to a homeserver that answers none take minutes. A dead network file system
+/// answers never.
+const LONGEST_EXAMINATION: Duration = Duration::from_mins(10);
+
 impl Bot {
     /// Runs all checks, which takes some seconds, and sends the report to the requester; one at a time.
     pub(super) fn examine(&mut self, permit: &Permit, request: Request) {
@@ -45,9 +49,11 @@ impl Bot {
         let sessions: Vec<_> = statuses.iter().filter_map(connection).collect();
         self.spawn(async move {
             let policy = Policy::of_no_project(&config);
-            let report = match spawn_blocking(move || report(&config, sessions)).await {
-                Ok(report) => report,
-                Err(error) => Err(error.into()),
+            let examining = spawn_blocking(move || report(&config, sessions));
+            let report = match timeout(LONGEST_EXAMINATION, examining).await {
+                Ok(Ok(report)) => report,
+                Ok(Err(error)) => Err(error.into()),
+                Err(_) => Err(io::Error::other("a directory or a program does not answer")),
             };
             let (report, summary) = report.unwrap_or_else(|error| {
                 error!(%error, "no report could be made");

@@ -1,8 +1,11 @@
 //! Executes a command once it is judged.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
 use tracing::error;
 
 use super::{
@@ -25,6 +28,9 @@ use crate::{
 
 /// How many executed commands are remembered: more than come within the age at which a command is too old to be edited.
 const REMEMBERED_COMMANDS: usize = 256;
+
+/// How long an overview waits for it: the kernel can keep a reader of /proc waiting for as long as a process hangs in it.
+const USAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Bot {
     /// Rejects a command beyond the rate limit. Its sender is notified once a minute, unless they were refused something else
@@ -155,8 +161,9 @@ impl Bot {
         let host = hosts::own_name(&self.config);
         let prefix = self.config.command_prefix.clone();
         self.spawn_quiet(async move {
-            let usage = match spawn_blocking(remote_control::usage).await {
-                Ok(usage) => usage.map_err(|error| Chain(&error).to_string()),
+            let usage = match timeout(USAGE_TIMEOUT, spawn_blocking(remote_control::usage)).await {
+                Ok(Ok(usage)) => usage.map_err(|error| Chain(&error).to_string()),
+                Ok(Err(error)) => Err(error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
             let usage = usage.unwrap_or_else(|error| {

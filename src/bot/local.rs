@@ -219,7 +219,7 @@ pub(crate) async fn ask_for_identity(
     data_dir: &Path,
     user: &UserId,
 ) -> Result<IdentityReport, OperatorError> {
-    ask(data_dir, &Order::Identity(user.to_owned())).await
+    ask_soon(data_dir, &Order::Identity(user.to_owned())).await
 }
 
 /// Asks the bot that runs with this data directory to accept this identity of a user from now on.
@@ -228,7 +228,18 @@ pub(crate) async fn ask_to_trust(
     user: &UserId,
     key: MasterKey,
 ) -> Result<Result<(), NotAccepted>, OperatorError> {
-    ask(data_dir, &Order::Trust(user.to_owned(), key)).await
+    ask_soon(data_dir, &Order::Trust(user.to_owned(), key)).await
+}
+
+/// An order that the bot answers within [`HOMESERVER_TIMEOUT`], unless it is stopped or hangs.
+async fn ask_soon<T: DeserializeOwned>(data_dir: &Path, order: &Order) -> Result<T, OperatorError> {
+    let answer = timeout(HOMESERVER_TIMEOUT + ORDER_TIMEOUT, ask(data_dir, order)).await;
+    answer.unwrap_or_else(|_| {
+        Err(OperatorError::NoAnswer {
+            path: data_dir.join(SOCKET),
+            source: io::ErrorKind::TimedOut.into(),
+        })
+    })
 }
 
 async fn ask<T: DeserializeOwned>(data_dir: &Path, order: &Order) -> Result<T, OperatorError> {

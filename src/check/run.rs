@@ -9,10 +9,13 @@ use std::{
 };
 
 use rustix::io::ioctl_fionbio;
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
 
 /// How long it may take: `claude --version` takes half a second, and more on a busy host.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it may take to end when it is killed, and to be started at all: a program on a dead network file system does neither.
+const KILL_WAIT: Duration = Duration::from_secs(1);
 
 /// How often it is polled.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -39,9 +42,12 @@ pub(super) enum NotPrinted {
 
 /// What a program prints on its standard output, without white space around it.
 pub(super) async fn printed_by(mut command: Command) -> Result<String, NotPrinted> {
-    spawn_blocking(move || run(&mut command, TIMEOUT))
-        .await
-        .unwrap_or_else(|error| Err(NotPrinted::NotStarted(error.to_string())))
+    let running = spawn_blocking(move || run(&mut command, TIMEOUT));
+    match timeout(TIMEOUT + KILL_WAIT, running).await {
+        Ok(Ok(printed)) => printed,
+        Ok(Err(error)) => Err(NotPrinted::NotStarted(error.to_string())),
+        Err(_) => Err(NotPrinted::TooSlow),
+    }
 }
 
 fn run(command: &mut Command, patience: Duration) -> Result<String, NotPrinted> {
