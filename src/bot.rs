@@ -228,12 +228,11 @@ impl Bot {
         mut inbound: Inbound,
         orders: &mut mpsc::Receiver<(Order, Answer)>,
     ) -> BotError {
-        let mut daily = interval(doctor::LOOKS_EVERY);
+        // By the host's uptime: logins end also while a laptop sleeps, in which a timer stops.
+        let mut logins_due = Duration::ZERO;
         let mut looks = interval(projects::LOOKS_EVERY);
         // After a pause of the whole process, one look is enough.
-        for ticks in [&mut daily, &mut looks] {
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        }
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let announces_roots = self.config.host.is_some() && self.projects.has_roots();
         loop {
             self.note_answers_due();
@@ -242,7 +241,10 @@ impl Bot {
                 Some(event) = inbound.messages.recv() => self.receive(event),
                 Ok(()) = inbound.homeserver_answers.changed() => {}
                 () = self.service_manager.keep_alive() => {}
-                _ = daily.tick() => self.look_at_logins(),
+                () = remote_control::uptime_reached(Some(logins_due)) => {
+                    logins_due = remote_control::now().uptime + doctor::LOOKS_EVERY;
+                    self.look_at_logins();
+                }
                 _ = looks.tick(), if announces_roots => self.look_below_roots(),
                 Some(ended) = self.tasks.join_next() => match ended {
                     Ok(Some(event)) => self.on(event),

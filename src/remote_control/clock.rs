@@ -25,7 +25,7 @@ pub(crate) struct Moment {
 }
 
 /// A kernel that does not report its uptime has none of the other facilities needed here either.
-pub(super) fn now() -> Moment {
+pub(crate) fn now() -> Moment {
     let uptime = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
     Moment {
         wall: SystemTime::now(),
@@ -35,7 +35,7 @@ pub(super) fn now() -> Moment {
 
 /// Waits until the host has this uptime; for ever, if there is none. It needs no descriptor, so a lack of them cannot keep it
 /// from waking.
-pub(super) async fn uptime_reached(uptime: Option<Duration>) {
+pub(crate) async fn uptime_reached(uptime: Option<Duration>) {
     let Some(uptime) = uptime else {
         return pending().await;
     };

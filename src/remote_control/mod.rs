@@ -47,6 +47,7 @@ use tracing::info;
 
 pub(crate) use claude::Place;
 pub use claude::{Cause, Connection, LinkPattern, PatternError, Quote, SESSION_ID_VARIABLE};
+pub(crate) use clock::{now, uptime_reached};
 pub(crate) use folder::{FolderFacts, FolderReader, account, last_used, login_ends_in};
 pub use logs::{LogReader, Output, OutputError};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
@@ -62,7 +63,6 @@ pub(crate) use store::DATA_DIRECTORY_VARIABLE;
 pub use store::{SESSION_FOLDER_VARIABLE, StoreError};
 
 use crate::link::Link;
-use clock::{now, uptime_reached};
 use session::{Effect, Event, Session, State, Terms};
 use store::{Record, Store};
 use tasks::Report;
