@@ -261,14 +261,16 @@ pub(crate) fn nearest<'n>(
         return Some(name);
     }
     // One slip in three letters is a misspelling; more is another word.
-    let distances = names.iter().map(|name| {
-        (
-            strsim::damerau_levenshtein(&typed, &name.to_lowercase()),
-            *name,
-        )
+    let length = typed.chars().count();
+    let slips = length.div_ceil(3);
+    let distances = names.iter().filter_map(|name| {
+        let lower = name.to_lowercase();
+        // A message may be one word of 64 KiB, and a comparison takes as long as both lengths multiplied.
+        let is_comparable = lower.chars().count().abs_diff(length) <= slips;
+        is_comparable.then(|| (strsim::damerau_levenshtein(&typed, &lower), *name))
     });
     let (distance, name) = distances.min()?;
-    (distance <= typed.chars().count().div_ceil(3)).then_some(name)
+    (distance <= slips).then_some(name)
 }
 
 fn without_host(word: &str) -> (&str, Option<&str>) {
@@ -305,7 +307,8 @@ impl<'t> Arguments<'t> {
     /// there the word has to begin with a digit.
     fn of(mut text: &'t str) -> Self {
         let (mut words, mut options) = (Vec::new(), Vec::new());
-        let all = iter::from_fn(|| Word::take(&mut text));
+        let mut unclosed = [false; QUOTES.len()];
+        let all = iter::from_fn(|| Word::take(&mut text, &mut unclosed));
         let mut all = all.peekable();
         while let Some(word) = all.next() {
             let name = match word {
@@ -329,10 +332,10 @@ impl<'t> Arguments<'t> {
 }
 
 impl<'t> Word<'t> {
-    /// Takes the first word off a text.
-    fn take(text: &mut &'t str) -> Option<Self> {
+    /// Takes the first word off a text. `unclosed`: of which kinds no quote closes another any more.
+    fn take(text: &mut &'t str, unclosed: &mut [bool; QUOTES.len()]) -> Option<Self> {
         *text = text.trim_start();
-        if let Some((quoted, rest)) = in_quotes(text) {
+        if let Some((quoted, rest)) = in_quotes(text, unclosed) {
             *text = rest;
             return Some(Self::Quoted(quoted));
         }
@@ -348,18 +351,24 @@ impl<'t> Word<'t> {
 }
 
 /// The text in the quotes that a text begins with, and the rest. A quote ends at the end of a word, so that it may hold
-/// apostrophes.
-fn in_quotes(text: &str) -> Option<(&str, &str)> {
+/// apostrophes. Where there is no such end, there is none further on: a text full of quotes is not searched again for each.
+fn in_quotes<'t>(text: &'t str, unclosed: &mut [bool; QUOTES.len()]) -> Option<(&'t str, &'t str)> {
     let mut signs = text.chars();
     let first = signs.next()?;
-    let kind = QUOTES.into_iter().find(|kind| kind.contains(&first))?;
+    let mut kinds = QUOTES.into_iter().zip(unclosed);
+    let (kind, unclosed) = kinds.find(|(kind, _)| kind.contains(&first))?;
+    if *unclosed {
+        return None;
+    }
     let quoted = signs.as_str();
     let mut closing = quoted.match_indices(kind);
-    closing.find_map(|(at, quote)| {
+    let found = closing.find_map(|(at, quote)| {
         let (inner, rest) = (quoted.get(..at)?, quoted.get(at + quote.len()..)?);
         let ends_word = rest.is_empty() || rest.starts_with(char::is_whitespace);
         ends_word.then_some((inner, rest))
-    })
+    });
+    *unclosed = found.is_none();
+    found
 }
 
 fn parse_options(verb: Verb, given: &[(&str, Option<Word<'_>>)]) -> Result<Options, Misuse> {
@@ -666,6 +675,22 @@ mod tests {
         ] {
             assert_eq!(addressed_host(text), host, "{text}");
         }
+    }
+
+    /// Everybody in the room can send such texts, and each is read also in the bot's loop.
+    #[test]
+    fn a_text_takes_no_longer_than_it_is_long() {
+        for (word, space) in [("\"a", " "), ("'a", "\t"), ("“a ‘b", " "), ("--x=\"a", " ")] {
+            let text = format!("!rc start {}", [word, space].concat().repeat(20_000));
+            assert!(parse("!rc", &text).unwrap().is_err(), "{word}");
+            assert_eq!(addressed_host(&text), None, "{word}");
+        }
+        let names: Vec<_> = (0..1_000)
+            .map(|number| format!("website-{number}"))
+            .collect();
+        let names = || names.iter().map(String::as_str);
+        assert_eq!(nearest(&"website".repeat(100_000), names()), None);
+        assert_eq!(nearest("websiet-999", names()), Some("website-999"));
     }
 
     #[test]
