@@ -46,8 +46,11 @@ const LONGEST_ADDRESS: usize = 254;
 /// How long before the end of a log-in users are warned: no holiday is longer.
 const ENDS_SOON: Duration = Duration::from_hours(5 * 24);
 
-/// How much is read of a file, in bytes. The state file grows with the projects in it, to some megabytes.
-const LONGEST_FILE: u64 = 64 << 20;
+/// How large a file may be, in bytes: parsed, it can take forty times the memory, and a session can write some of them.
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// The same for the state file, which grows with the projects in it, to some megabytes.
+const LONGEST_STATE: u64 = 64 << 20;
 
 /// Where the program keeps its data, for a session with a certain environment in a certain directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,7 +208,7 @@ impl ClaudeFiles {
     /// Empty if there is no file yet.
     fn state(&self) -> Result<ClaudeState, Unmet> {
         let file = self.state_file();
-        let text = read(file)?.unwrap_or_else(|| "{}".to_owned());
+        let text = read_up_to(LONGEST_STATE, file)?.unwrap_or_else(|| "{}".to_owned());
         let state = serde_json::from_str(&text);
         state
             .map(ClaudeState)
@@ -228,7 +231,17 @@ impl TrustReader {
 
 /// `None`: there is no such file.
 fn read(file: &Path) -> Result<Option<String>, Unmet> {
-    let text = regular_file::read(file, LONGEST_FILE).and_then(|bytes| {
+    read_up_to(LONGEST_FILE, file)
+}
+
+fn read_up_to(longest: u64, file: &Path) -> Result<Option<String>, Unmet> {
+    let text = regular_file::read(file, longest + 1).and_then(|bytes| {
+        if bytes
+            .as_ref()
+            .is_some_and(|bytes| bytes.len() as u64 > longest)
+        {
+            return Err(io::Error::other("it is too large"));
+        }
         let text = bytes.map(String::from_utf8).transpose();
         // The whole error has the bytes, which may be those of the log-in.
         text.map_err(|error| io::Error::other(error.utf8_error()))
@@ -538,6 +551,29 @@ mod tests {
         assert!(matches!(unmet, Unmet::Unreadable(..)), "{unmet:?}");
         let bytes = format!("{:?}", b"secret");
         assert!(!format!("{unmet:?}").contains(bytes.trim_matches(['[', ']'])));
+    }
+
+    /// A session can write some of them, and values take many times the memory of their text.
+    #[test]
+    fn only_as_much_is_read_of_a_file_as_it_can_have() {
+        let folder = TempDir::new().unwrap();
+        let configured = folder.path().to_str().unwrap();
+        let environment = environment(&[("CLAUDE_CONFIG_DIR", configured)]);
+        let files = ClaudeFiles::of(&environment, folder.path()).unwrap();
+        let git = folder.path().join(".git");
+        let space = " ".repeat(1024 * 1024);
+        for (file, text) in [
+            (&files.credentials, "{}"),
+            (&files.settings, "{}"),
+            (&git, "gitdir: .\n"),
+        ] {
+            fs::write(file, format!("{text}{space}")).unwrap();
+        }
+        let now = SystemTime::now();
+        assert!(matches!(files.log_in(now), Err(Unmet::Unreadable(..))));
+        assert!(matches!(files.settings(), Err(Unmet::Unreadable(..))));
+        fs::write(folder.path().join("commondir"), ".").unwrap();
+        assert_eq!(main_checkout(&git), None);
     }
 
     #[test]
