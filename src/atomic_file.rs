@@ -66,7 +66,7 @@ pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     File::open(above).map_or(Ok(()), |above| sync(&above))
 }
 
-/// The current folder, for a name alone.
+/// The folder that a file is in: for a bare name, the current one.
 fn folder_of(path: &Path) -> &Path {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     folder.unwrap_or(Path::new("."))

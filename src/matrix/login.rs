@@ -434,21 +434,24 @@ mod tests {
         assert!(!format!("{fault:?}").contains("hunter2"));
     }
 
+    fn note_log_in(folder: &MatrixFolder, user: &UserId, device: &DeviceId) {
+        let session = Session {
+            meta: SessionMeta {
+                user_id: user.to_owned(),
+                device_id: device.to_owned(),
+            },
+            listening_since: SystemTime::now(),
+            authentication: None,
+        };
+        folder.set_session(&session).unwrap();
+    }
+
     #[tokio::test]
     async fn a_half_forgotten_device_gives_way_to_that_of_another_token() {
         let folder = tempfile::tempdir().unwrap();
         let (homeserver, config) = homeserver(folder.path()).await;
         let folder = MatrixFolder::new(folder.path().to_owned());
-        let meta = SessionMeta {
-            user_id: config.bot_user.clone(),
-            device_id: device_id!("FIRST").to_owned(),
-        };
-        let session = Session {
-            meta,
-            listening_since: SystemTime::now(),
-            authentication: None,
-        };
-        folder.set_session(&session).unwrap();
+        note_log_in(&folder, &config.bot_user, device_id!("FIRST"));
         let token = Token::new("token".to_owned()).unwrap();
         let adopting = adopt_device(&config, &token, &folder);
         let body = r#"{"user_id":"@rcbot:example.org","device_id":"SECOND"}"#;
@@ -463,16 +466,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (_homeserver, config) = homeserver(folder.path()).await;
         let folder = MatrixFolder::new(folder.path().to_owned());
-        let meta = SessionMeta {
-            user_id: user_id!("@another:example.org").to_owned(),
-            device_id: device_id!("RCBOT1").to_owned(),
-        };
-        let session = Session {
-            meta,
-            listening_since: SystemTime::now(),
-            authentication: None,
-        };
-        folder.set_session(&session).unwrap();
+        let another = user_id!("@another:example.org");
+        note_log_in(&folder, another, device_id!("RCBOT1"));
         let login = Login::AccessToken(Token::new("token".to_owned()).unwrap());
         let quarantine = Arc::new(Quarantine::load(&folder).unwrap());
         let fault = LoggedIn::new(&config, &login, &folder, quarantine).await;

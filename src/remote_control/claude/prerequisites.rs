@@ -236,10 +236,8 @@ fn read(file: &Path) -> Result<Option<String>, Unmet> {
 
 fn read_up_to(longest: u64, file: &Path) -> Result<Option<String>, Unmet> {
     let text = regular_file::read(file, longest + 1).and_then(|bytes| {
-        if bytes
-            .as_ref()
-            .is_some_and(|bytes| bytes.len() as u64 > longest)
-        {
+        let length = bytes.as_ref().map_or(0, Vec::len);
+        if length as u64 > longest {
             return Err(io::Error::other("it is too large"));
         }
         let text = bytes.map(String::from_utf8).transpose();
@@ -476,6 +474,15 @@ mod tests {
             .collect()
     }
 
+    /// Where the program's data is in the project's directory.
+    fn files_in_one_folder() -> (TempDir, ClaudeFiles) {
+        let folder = TempDir::new().unwrap();
+        let configured = folder.path().to_str().unwrap();
+        let environment = environment(&[("CLAUDE_CONFIG_DIR", configured)]);
+        let files = ClaudeFiles::of(&environment, folder.path()).unwrap();
+        (folder, files)
+    }
+
     #[test]
     fn the_files_are_where_home_or_the_variables_say() {
         let files = |pairs: &[(&str, &str)]| {
@@ -525,10 +532,7 @@ mod tests {
 
     #[test]
     fn a_pipe_in_the_place_of_a_file_does_not_block() {
-        let folder = TempDir::new().unwrap();
-        let configured = folder.path().to_str().unwrap();
-        let environment = environment(&[("CLAUDE_CONFIG_DIR", configured)]);
-        let files = ClaudeFiles::of(&environment, folder.path()).unwrap();
+        let (folder, files) = files_in_one_folder();
         for pipe in [".claude.json", ".credentials.json", "settings.json", ".git"] {
             let pipe = folder.path().join(pipe);
             nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -542,10 +546,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_text_is_unreadable_and_not_quoted() {
-        let folder = TempDir::new().unwrap();
-        let configured = folder.path().to_str().unwrap();
-        let environment = environment(&[("CLAUDE_CONFIG_DIR", configured)]);
-        let files = ClaudeFiles::of(&environment, folder.path()).unwrap();
+        let (_folder, files) = files_in_one_folder();
         fs::write(&files.credentials, b"secret\xff").unwrap();
         let unmet = files.log_in(SystemTime::now()).unwrap_err();
         assert!(matches!(unmet, Unmet::Unreadable(..)), "{unmet:?}");
@@ -556,10 +557,7 @@ mod tests {
     /// A session can write some of them, and values take many times the memory of their text.
     #[test]
     fn only_as_much_is_read_of_a_file_as_it_can_have() {
-        let folder = TempDir::new().unwrap();
-        let configured = folder.path().to_str().unwrap();
-        let environment = environment(&[("CLAUDE_CONFIG_DIR", configured)]);
-        let files = ClaudeFiles::of(&environment, folder.path()).unwrap();
+        let (folder, files) = files_in_one_folder();
         let git = folder.path().join(".git");
         let space = " ".repeat(1024 * 1024);
         for (file, text) in [
