@@ -53,7 +53,9 @@ impl Bot {
             let report = match timeout(LONGEST_EXAMINATION, examining).await {
                 Ok(Ok(report)) => report,
                 Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err(io::Error::other("a directory or a program does not answer")),
+                Err(_) => Err(io::Error::other(
+                    "it took more than 10 minutes: a directory, a program or the homeserver does not answer",
+                )),
             };
             let (report, summary) = report.unwrap_or_else(|error| {
                 error!(%error, "no report could be made");
