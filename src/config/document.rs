@@ -138,7 +138,7 @@ impl Document<'_> {
                 self.problem(&path, in_our_words(&message, "", found));
                 return None;
             };
-            self.problem(&path, in_our_words(&message, key, found));
+            self.wrong_key(&path, key, in_our_words(&message, key, found));
             value_at(&mut tree, keys)?.as_mapping_mut()?.remove(key)?;
         }
         None
@@ -208,6 +208,22 @@ impl Document<'_> {
     /// Notes that the value of a key is wrong, or missing.
     pub(crate) fn problem(&self, path: &str, message: impl Into<String>) {
         self.note(self.line_of(path), path, message);
+    }
+
+    /// Notes that a key is wrong, or its value. `{password:hunter2}` is a key without a value: what follows the colon is not
+    /// shown, as it may be secret.
+    pub(crate) fn wrong_key(&self, path: &str, key: &str, message: impl Into<String>) {
+        let Some((name, value)) = key.split_once([':', '=']) else {
+            return self.problem(path, message);
+        };
+        let shown = path.strip_suffix(key).unwrap_or_default();
+        let shown = format!("{shown}{name}");
+        let message = if value.is_empty() {
+            message.into()
+        } else {
+            "wants a colon and a space right after its name".to_owned()
+        };
+        self.note(self.line_of(path), &shown, message);
     }
 
     /// The warnings until now.

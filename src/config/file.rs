@@ -523,7 +523,7 @@ impl ProjectSection {
         let variable = |(name, given): (String, Given<Variable>)| {
             let path = format!("{at}.environment.{name}");
             if let Some(why) = values::unfit_name(&name) {
-                document.problem(&path, why);
+                document.wrong_key(&path, &name, why);
             }
             let value = given.0?;
             let value = as_written(path).map_or(value, |text| text.as_str().into());

@@ -143,7 +143,7 @@ authorization:\n  users:\n  - "@a:b"\n  - 5       | 11: authorization.users[1]: 
 authorization:\n  users:\n    me:              | 10: authorization.users.me: found "me", wanted a user id
 authorization:\n  users:\n    "@a:b": 5        | 10: authorization.users.@a:b: found 5, wanted the master key of @a:b
 authorization:\n  users:\n    "@a:b": short    | 10: authorization.users.@a:b: found "short", wanted the master key of @a:b
-sessions:\n  environment:\n    A=B: x            | 10: sessions.environment.A=B: no name for an environment variable
+sessions:\n  environment:\n    A=B: x            | 10: sessions.environment.A: wants a colon and a space right after its name
 sessions:\n  environment:\n    KEY: [x]          | 10: sessions.environment.KEY: wanted a text as the variable's value
 sessions:\n  environment:\n    KEY:              | 10: sessions.environment.KEY: wanted a text as the variable's value
 sessions:\n  environment: { RCBOT_SESSION_ID: x } | 9: sessions.environment.RCBOT_SESSION_ID: is set by rcbot itself
@@ -183,6 +183,9 @@ bot:\n  access_token: hunter2\nappservice:         | 10: appservice: is given be
 appservice: {}\nbot:\n  password: hunter2          | 8: appservice: is given beside bot.access_token or bot.password
 bot:\n  access_token: "hun ter2"                   | 9: bot.access_token: is empty or holds more than visible ASCII
 bot:\n  password: !hunter2                         | 9: bot.password: a text that begins with ! must be in quotes
+bot: {password:hunter2}                            | 8: bot.password: wants a colon and a space right after its name
+bot: {access_token=hunter2}                        | 8: bot.access_token: wants a colon and a space right after its name
+password:hunter2:                                  | 8: password: wants a colon and a space right after its name
 "#,
     ) {
         let text = format!("{BASE}{}\n", addition.replace("\\n", "\n"));
@@ -393,12 +396,18 @@ fn a_file_with_thousands_of_problems_is_refused_too() {
 #[test]
 fn a_secret_in_the_environment_is_in_no_message() {
     let said = problems_of(&format!(
-        "{BASE}sessions:\n  environment:\n    RCBOT_SESSION_ID: hunter2\n    K: \"hun\\0ter2\"\n"
+        "{BASE}sessions:\n  environment:\n    RCBOT_SESSION_ID: hunter2\n    K: \"hun\\0ter2\"\n    KEY=hunter2: x\n"
     ));
     assert!(
-        said.contains("has 2 problems") && !said.contains("hun"),
+        said.contains("has 3 problems") && !said.contains("hun"),
         "{said}"
     );
+    for key in ["KEY=hunter2", "KEY:hunter2"] {
+        let text = format!("{BASE}sessions:\n  environment: {{{key}}}\n");
+        let wanted = "9: sessions.environment.KEY: wants a colon and a space right after its name";
+        assert_one_problem(&text, wanted);
+        assert!(!problems_of(&text).contains("hun"));
+    }
 }
 
 #[test]
