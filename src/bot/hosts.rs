@@ -14,9 +14,9 @@ use std::{
 use matrix_sdk::ruma::{OwnedUserId, UserId, serde::Base64};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{Bot, answer, connection::MatrixHandle, projects::BelowRoots, queue::Limited};
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
     },
     config::{Config, HostName},
     matrix::{
-        AnnouncedNames, AnnouncedProject, AnnouncedSession, Announcement, Chain, HostSignal,
+        AnnouncedNames, AnnouncedProject, AnnouncedSession, Announcement, Chain, Fault, HostSignal,
         Matrix, ReplyTo, Signal, SignalKind,
     },
     remote_control::{ProjectName, Status},
@@ -55,6 +55,9 @@ const LATEST_PONG: Duration = Duration::from_secs(10);
 /// How much longer an unannounced bot waits: others do not know it and send it no claims, but their answer is in the room by
 /// then.
 const TURN_OF_UNANNOUNCED: Duration = Duration::from_secs(2);
+
+/// How soon a refused announcement is retried: whoever gives the bot the power for it looks whether that helps.
+const REFUSED_AGAIN: Duration = Duration::from_mins(1);
 
 /// How many signals are remembered: enough for some commands that all of fifty hosts answer.
 const SIGNALS_REMEMBERED: usize = 512;
@@ -129,15 +132,9 @@ pub(super) async fn keep_announced(
         let announcement = latest.borrow_and_update().clone();
         let announcing = async {
             if let Some(announcement) = &announcement {
-                let announced = matrix
-                    .until_accepted(|matrix| async move { matrix.announce(announcement).await });
-                match announced.await {
-                    Ok(()) => signals.send_modify(|signals| signals.is_announced = true),
-                    Err(fault) => warn!(
-                        error = %Chain(&fault),
-                        "this host is not announced: give the bot the power to send state events of the type rcbot.host in the admin room"
-                    ),
-                }
+                let announce = |matrix: Matrix| async move { matrix.announce(announcement).await };
+                until_allowed(|| matrix.until_accepted(announce), REFUSED_AGAIN).await;
+                signals.send_modify(|signals| signals.is_announced = true);
             }
             pending::<Infallible>().await
         };
@@ -145,6 +142,25 @@ pub(super) async fn keep_announced(
             never = announcing => match never {},
             Ok(()) = latest.changed() => {}
         }
+    }
+}
+
+/// Retries what the homeserver refuses, as somebody may give the bot the power for it meanwhile. Warns once.
+async fn until_allowed<F>(announce: impl Fn() -> F, again: Duration)
+where
+    F: Future<Output = Result<(), Fault>>,
+{
+    let mut warned = false;
+    while let Err(fault) = announce().await {
+        if std::mem::replace(&mut warned, true) {
+            debug!(error = %Chain(&fault), "this host is still not announced");
+        } else {
+            warn!(
+                error = %Chain(&fault),
+                "this host is not announced: give the bot the power to send state events of the type rcbot.host in the admin room"
+            );
+        }
+        sleep(again).await;
     }
 }
 
@@ -396,11 +412,13 @@ pub(super) fn host(bot: &UserId, announcement: &Announcement) -> Option<Host> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::remote_control::{Beginning, Options, Phase, SessionId, SessionStatus, Start};
 
-    fn status(project: &str, has_session: bool) -> Status {
+    pub(in crate::bot) fn status(project: &str, has_session: bool) -> Status {
         let session = || SessionStatus {
             id: SessionId::random(),
             phase: Phase::AwaitingRestart,
@@ -503,6 +521,20 @@ mod tests {
         signals.is_announced = true;
         assert_eq!(waits(&signals, &[]), Duration::ZERO);
         assert_eq!(waits(&signals, &[bot("a")]), TURN);
+    }
+
+    #[tokio::test]
+    async fn an_announcement_is_retried_while_it_is_refused() {
+        let refused = Cell::new(2);
+        let announce = async || match refused.get() {
+            0 => Ok(()),
+            left => {
+                refused.set(left - 1);
+                Err(Fault::for_operator("M_FORBIDDEN"))
+            }
+        };
+        until_allowed(announce, Duration::ZERO).await;
+        assert_eq!(refused.get(), 0);
     }
 
     fn silent(name: &str, is_silent: bool) -> OtherHost {

@@ -24,6 +24,9 @@ use super::{Fault, HostSignal, Matrix, Signal, SignalKind, message::SIGNAL_EVENT
 /// The type of the event. Its state key is the bot's user.
 pub(crate) const HOST_EVENT: &str = "rcbot.host";
 
+/// How many projects another host can announce: more than any has, and few enough that the counts of all hosts can be added.
+const MOST_COUNTED: usize = 1_000_000;
+
 /// A host and what runs on it. Never a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Announcement {
@@ -89,6 +92,14 @@ impl TryFrom<StateEvent> for HostEvent {
     fn try_from(event: StateEvent) -> Result<Self, Self::Error> {
         if event.sender != event.state_key {
             return Err("its sender speaks for another user");
+        }
+        let unnamed = event.content.unnamed.as_ref();
+        let counts = [
+            event.content.more_sessions,
+            unnamed.map_or(0, |it| it.count),
+        ];
+        if counts.iter().any(|count| *count > MOST_COUNTED) {
+            return Err("it counts more projects than a host can have");
         }
         Ok(Self {
             bot: event.sender,
@@ -224,6 +235,26 @@ mod tests {
         assert_eq!(event.announcement.host, "build1");
         for other in ["@another:x.y", "@rcbot:x.y2", ""] {
             assert!(read(other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn counts_of_other_hosts_can_be_added() {
+        let read = |more_sessions: u64, count: u64| {
+            serde_json::from_value::<HostEvent>(json!({
+                "sender": "@rcbot:x.y",
+                "state_key": "@rcbot:x.y",
+                "content": {
+                    "host": "build1",
+                    "projects": {},
+                    "more_sessions": more_sessions,
+                    "unnamed": { "count": count, "digest": "" },
+                },
+            }))
+        };
+        assert_eq!(read(7, 5_000).unwrap().announcement.more_sessions, 7);
+        for (more_sessions, count) in [(u64::MAX, 0), (0, u64::MAX), (0, 1 << 53)] {
+            assert!(read(more_sessions, count).is_err());
         }
     }
 }
