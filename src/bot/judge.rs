@@ -27,7 +27,7 @@ use crate::{
         Announcement, Chain, ConfidentialRoom, Fault, Matrix, Message, NotConfidential, NotSent,
         SignalKind,
     },
-    remote_control::{Beginning, NotAllowed, ProjectName, SessionStatus, Start, Status},
+    remote_control::{Beginning, NotAllowed, Phase, ProjectName, SessionStatus, Start, Status},
 };
 
 /// How long the homeserver is asked for the facts: somebody waits, and may want something else by then.
@@ -158,7 +158,7 @@ async fn decide(mut handle: MatrixHandle, known: &Snapshot, message: &Message) -
     }
     // No session is started whose link cannot be delivered.
     if let Intent::Start { project, .. } = &intent
-        && known.session_of(project).is_none()
+        && known.may_begin(project)
     {
         match is_deliverable(&handle, &permit, proving.take()).await {
             Ok(Ok(())) => {}
@@ -179,6 +179,12 @@ impl Snapshot {
         let mut statuses = self.statuses.iter();
         let status = statuses.find(|status| status.project == *project)?;
         status.session.as_ref()
+    }
+
+    /// Whether a start may begin a session: one that is ending may be over when the start is carried out.
+    fn may_begin(&self, project: &ProjectName) -> bool {
+        let session = self.session_of(project);
+        session.is_none_or(|session| session.phase == Phase::Stopping)
     }
 
     fn policy(&self, Meaning { intent, found }: &Meaning) -> Policy {
@@ -476,4 +482,34 @@ where
         Err(_) => {}
     }
     Err(Denied::NoFacts(failed.into_inner()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::silent_bot, *};
+
+    #[tokio::test]
+    async fn a_start_behind_a_stop_may_begin_a_session_too() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (bot, _) = silent_bot(folder.path());
+        let website: ProjectName = "website".parse().unwrap();
+        let may_begin = |phase: Option<Phase>| {
+            let mut status = hosts::tests::status("website", phase.is_some());
+            if let (Some(session), Some(phase)) = (&mut status.session, phase) {
+                session.phase = phase;
+            }
+            let known = Snapshot {
+                projects: bot.projects.clone(),
+                statuses: vec![status],
+                announced: None,
+                signals: bot.signals.clone(),
+                edits_executed: false,
+            };
+            known.may_begin(&website)
+        };
+        assert!(may_begin(None) && may_begin(Some(Phase::Stopping)));
+        for phase in [Phase::Starting, Phase::Running, Phase::AwaitingRestart] {
+            assert!(!may_begin(Some(phase)), "{phase:?}");
+        }
+    }
 }
