@@ -571,8 +571,15 @@ async fn redact(matrix: MatrixHandle, id: DeliveryId, redaction: Redaction) -> E
                 .redact_undelivered(&user, harmless, transactions)
                 .await;
         };
-        let Ok(receipt) = receipt.parse::<LinkReceipt>() else {
-            return Ok(());
+        let receipt = match receipt.parse::<LinkReceipt>() {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                warn!(
+                    error,
+                    "link not redacted, its record does not say where it is"
+                );
+                return Ok(());
+            }
         };
         matrix.redact_link(&receipt, harmless, transactions).await
     });
