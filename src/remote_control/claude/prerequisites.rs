@@ -163,19 +163,23 @@ impl ClaudeFiles {
 
     /// Whether the directory is trusted, directly or by another one that counts for it.
     pub(crate) fn trust(&self) -> Result<(), Unmet> {
-        self.trust_by(&self.state()?)
-    }
-
-    fn trust_by(&self, state: &ClaudeState) -> Result<(), Unmet> {
-        if self.home.as_ref() == Some(&self.directory) {
+        if self.is_home() {
             return Err(Unmet::IsHome);
         }
-        let places = trusted_by(&self.directory, self.home.as_deref());
-        if places.iter().any(|place| state.trusts(place)) {
+        if self.is_trusted_by(&self.state()?) {
             Ok(())
         } else {
             Err(Unmet::Cause(Cause::WorkspaceNotTrusted))
         }
+    }
+
+    fn is_home(&self) -> bool {
+        self.home.as_ref() == Some(&self.directory)
+    }
+
+    fn is_trusted_by(&self, state: &ClaudeState) -> bool {
+        let places = trusted_by(&self.directory, self.home.as_deref());
+        places.iter().any(|place| state.trusts(place))
     }
 
     /// Whether a user was once asked whether Remote Control may be enabled, and said yes.
@@ -223,9 +227,12 @@ pub(crate) struct TrustReader(BTreeMap<PathBuf, Option<ClaudeState>>);
 impl TrustReader {
     /// `None`: the file cannot be read.
     pub(crate) fn trusts(&mut self, files: &ClaudeFiles) -> Option<bool> {
+        if files.is_home() {
+            return Some(false);
+        }
         let known = self.0.entry(files.state_file().to_owned());
         let state = known.or_insert_with(|| files.state().ok()).as_ref()?;
-        Some(files.trust_by(state).is_ok())
+        Some(files.is_trusted_by(state))
     }
 }
 
@@ -572,6 +579,16 @@ mod tests {
         assert!(matches!(files.settings(), Err(Unmet::Unreadable(..))));
         fs::write(folder.path().join("commondir"), ".").unwrap();
         assert_eq!(main_checkout(&git), None);
+    }
+
+    #[test]
+    fn a_home_directory_is_not_trusted_whatever_is_in_the_file() {
+        let folder = TempDir::new().unwrap();
+        let environment = environment(&[("HOME", folder.path().to_str().unwrap())]);
+        let files = ClaudeFiles::of(&environment, folder.path()).unwrap();
+        fs::write(files.state_file(), "{").unwrap();
+        assert!(matches!(files.trust(), Err(Unmet::IsHome)));
+        assert_eq!(TrustReader::default().trusts(&files), Some(false));
     }
 
     #[test]
