@@ -118,21 +118,22 @@ pub async fn stop(
     let store = Store::open(folder)?;
     let processes = Processes::look(&store)?;
     let mut records = store.load()?.into_iter();
-    let mut record = match records.find(|(name, _)| name == project) {
-        Some((_, Ok(record))) => record,
-        Some((_, Err(reason))) => {
-            store.set_aside(project, &reason)?;
-            Record::default()
-        }
-        None => Record::default(),
+    let (mut record, unreadable) = match records.find(|(name, _)| name == project) {
+        Some((_, Ok(record))) => (record, None),
+        Some((_, Err(reason))) => (Record::default(), Some(reason)),
+        None => (Record::default(), None),
     };
     if record.session.is_none() {
         let unrecorded = processes.sessions_of(project).next();
         record.session = unrecorded.map(|(id, process)| stray_session(id, process));
     }
     let Some(session) = &mut record.session else {
+        // An unreadable record stays where it is: the next bot reports it to the room.
         return Ok(None);
     };
+    if let Some(reason) = unreadable {
+        store.set_aside(project, &reason)?;
+    }
     let was_stopping = Phase::of(session) == Phase::Stopping;
     // The next bot completes it, and answers those who wait.
     session.end(Ending::Stopped);
@@ -160,4 +161,23 @@ pub async fn stop(
     }
     let was_over = was_stopping && report.processes == 0;
     Ok(Some(report).filter(|_| !was_over))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_unreadable_record_without_processes_is_left_for_the_next_bot() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let project: ProjectName = "website".parse().unwrap();
+        let record = folder.path().join("website/session.json");
+        fs::create_dir(folder.path().join("website")).unwrap();
+        fs::write(&record, "{").unwrap();
+        let stopped = stop(folder.path(), &project, Duration::ZERO).await;
+        assert!(stopped.unwrap().is_none());
+        assert_eq!(fs::read_to_string(&record).unwrap(), "{");
+    }
 }
