@@ -196,7 +196,7 @@ impl Config {
     }
 
     /// The secret in the file, if it has or may have one.
-    fn secret(&self) -> Option<&'static str> {
+    pub(crate) fn secret(&self) -> Option<&'static str> {
         match self.login {
             LoginMethod::AccessToken(_) => return Some("bot.access_token is a secret"),
             LoginMethod::Password(_) => return Some("bot.password is a secret"),

@@ -90,7 +90,9 @@ pub(super) fn judge_configuration(config: &Config) -> Outcome {
     };
     let good = format!("{}, {projects}{roots}", config.file.display());
     let remedy = "change that in config.yaml, and restart the bot";
-    judge_secret_file(&config.file, good, config.warnings(), remedy)
+    // Others in the group that may read a secret would be the next thing to report.
+    let close = config.secret().map(|_| "go-rwx");
+    judge_file(&config.file, close, good, config.warnings(), remedy)
 }
 
 /// How the bot logs in, and the files for that.
@@ -106,20 +108,28 @@ pub(super) fn judge_registration(config: &Config) -> (Outcome, Option<Login>) {
                 "change that in {} and in the homeserver's copy, and restart the homeserver",
                 file.display()
             );
-            let outcome = judge_secret_file(file, good, login.warnings(), &remedy);
+            let outcome = judge_file(file, Some("o-rwx"), good, login.warnings(), &remedy);
             (outcome, Some(login))
         }
         Err(error) => (refused(&error, file, &config.file), None),
     }
 }
 
-/// Both files hold secrets: one the tokens, the other perhaps some in `environment`.
-fn judge_secret_file(file: &Path, good: String, warnings: &[Problem], remedy: &str) -> Outcome {
+/// `close`: the change of mode that keeps others from reading it, if it has a secret.
+fn judge_file(
+    file: &Path,
+    close: Option<&str>,
+    good: String,
+    warnings: &[Problem],
+    remedy: &str,
+) -> Outcome {
     let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode());
-    if mode.is_ok_and(|mode| mode & READABLE_BY_OTHERS != 0) {
+    if let Some(close) = close
+        && mode.is_ok_and(|mode| mode & READABLE_BY_OTHERS != 0)
+    {
         return Outcome::failed(
             format!("every user of this host can read {}", file.display()),
-            format!("`chmod o-rwx {}`", shell::word(file)),
+            format!("`chmod {close} {}`", shell::word(file)),
         );
     }
     if warnings.is_empty() {

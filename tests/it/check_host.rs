@@ -124,6 +124,10 @@ fn an_unusable_configuration_is_reported_with_the_command_that_writes_one() {
 #[test]
 fn files_that_others_can_read_fail_until_they_are_closed() {
     let host = Host::new();
+    // Everybody may read a configuration without secrets.
+    set_mode(&host.path("config.yaml"), 0o644);
+    host.check().passed("configuration", "");
+    host.configure_project("environment", json!({ "EDITOR": "vi" }));
     for (name, file) in [
         ("configuration", "config.yaml"),
         ("registration", "registration.yaml"),
@@ -131,10 +135,7 @@ fn files_that_others_can_read_fail_until_they_are_closed() {
         set_mode(&host.path(file), 0o644);
         host.assert_remedy_fixes(name, "failed", "every user of this host can read");
     }
-    // The group may read a file without secrets.
     set_mode(&host.path("config.yaml"), 0o640);
-    host.check().passed("configuration", "");
-    host.configure_project("environment", json!({ "EDITOR": "vi" }));
     host.check()
         .warned("configuration", "may be secret: chmod 600");
 }
