@@ -10,7 +10,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use matrix_sdk::ruma::{OwnedRoomOrAliasId, OwnedServerName, OwnedUserId};
@@ -223,17 +223,13 @@ impl Config {
         let projects = projects.map(|(name, it)| (name.to_string(), &it.project.directory));
         let roots = self.project_roots.iter();
         let roots = roots.map(|root| ("project_roots".to_owned(), &root.directory));
-        let began = Instant::now();
         let all = projects.chain(roots).map(|(name, directory)| {
             let asked = directory.clone();
-            let asked = patience::ask(move || usable_directory(&asked));
-            (name, directory, asked)
+            ((name, directory), move || usable_directory(&asked))
         });
-        // All are asked before the first answer is waited for.
-        let all: Vec<_> = all.collect();
-        let unusable = all.into_iter().filter_map(|(name, directory, asked)| {
+        let unusable = patience::ask_all(all).filter_map(|((name, directory), answer)| {
             let silent = || Err(format!("{} does not answer", directory.display()));
-            let why = asked.answer(began).unwrap_or_else(silent).err()?;
+            let why = answer.unwrap_or_else(silent).err()?;
             Some((name, why))
         });
         unusable.collect()

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     command::reply::{counted, rfc3339},
-    config::{Config, ConfiguredProject, Seen, usable_directory},
+    config::{Config, ConfiguredProject, Seen, patience, usable_directory},
     matrix::Chain,
     remote_control::{
         Cause, Place, Project, SESSION_ID_VARIABLE,
@@ -48,6 +48,9 @@ const OF_SESSIONS: [Check; 5] = [
     Check::Consent,
 ];
 
+/// Why they are skipped where the directory cannot be used.
+const DIRECTORY_FIRST: &str = "\"directory\" comes first";
+
 /// How much of a program's version is shown, in characters.
 const SHOWN_VERSION: usize = 60;
 
@@ -66,13 +69,32 @@ pub(super) async fn judge(
     vantage: &Vantage,
 ) {
     let mut versions = Versions::new();
-    let sites: Vec<_> = projects
-        .map(|project| Site::new(&project.project, vantage))
-        .collect();
+    let asked = projects.map(|ConfiguredProject { project, .. }| {
+        let directory = project.directory.clone();
+        (project, move || directory.exists())
+    });
+    let mut sites = Vec::new();
+    for (project, answer) in patience::ask_all(asked) {
+        match answer {
+            Some(_) => sites.push(Site::new(project, vantage)),
+            None => report_silent(report, project),
+        }
+    }
     for site in &sites {
         report.begin(&site.project.name);
         site.judge(report, &sites, &mut versions).await;
     }
+}
+
+/// Nothing about such a project can be checked: whoever asks waits for ever, as for a file system on a dead network.
+fn report_silent(report: &mut Report, project: &Project) {
+    report.begin(&project.name);
+    let outcome = Outcome::failed(
+        format!("{} does not answer", project.directory.display()),
+        "bring its file system back (`mount` shows which it is); other projects can be started meanwhile",
+    );
+    report.add(Check::Directory, outcome);
+    report.skip_because(OF_SESSIONS, DIRECTORY_FIRST);
 }
 
 /// Whether each root can be read, and what is below it. And one project of each, the first that claude trusts, else the first:
@@ -172,7 +194,7 @@ impl<'a> Site<'a> {
         let is_usable = directory.verdict != Verdict::Failed;
         report.add(Check::Directory, directory);
         if !is_usable {
-            return report.skip_because(OF_SESSIONS, "\"directory\" comes first");
+            return report.skip_because(OF_SESSIONS, DIRECTORY_FIRST);
         }
         let settings = &self.project.settings;
         let (start, resume) = (&settings.command, &settings.resume_command);

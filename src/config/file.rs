@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     fmt, mem,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use matrix_sdk::ruma::UserId;
@@ -382,22 +382,21 @@ fn compare_directories(
     projects: &BTreeMap<ProjectName, ConfiguredProject>,
     document: &Document<'_>,
 ) {
-    let began = Instant::now();
     let asked = projects.iter().map(|(name, configured)| {
         let directory = configured.project.directory.clone();
-        let real = patience::ask({
-            let directory = directory.clone();
-            move || directory.canonicalize()
-        });
-        (format!("projects.{name}.directory"), name, directory, real)
+        let key = (
+            format!("projects.{name}.directory"),
+            name,
+            &configured.project.directory,
+        );
+        (key, move || directory.canonicalize())
     });
-    // All are asked before the first answer is waited for.
-    let mut asked: Vec<_> = asked.collect();
-    asked.sort_by_key(|(at, ..)| document.line_of(at));
+    let mut answered: Vec<_> = patience::ask_all(asked).collect();
+    answered.sort_by_key(|((at, ..), _)| document.line_of(at));
     let mut known = BTreeMap::<PathBuf, &ProjectName>::new();
-    for (at, name, directory, real) in asked {
-        let real = real.answer(began).and_then(Result::ok);
-        match known.entry(real.unwrap_or(directory)) {
+    for ((at, name, directory), real) in answered {
+        let real = real.and_then(Result::ok);
+        match known.entry(real.unwrap_or_else(|| directory.clone())) {
             Entry::Vacant(free) => drop(free.insert(name)),
             Entry::Occupied(taken) => document.warning(
                 &at,

@@ -20,6 +20,19 @@ pub(crate) fn ask<T: Send + 'static>(question: impl FnOnce() -> T + Send + 'stat
     Asked(answers)
 }
 
+/// Asks all of them at once, and gives up together on those that have not answered within [`LIMIT`]: `None`.
+pub(crate) fn ask_all<K, T: Send + 'static>(
+    questions: impl Iterator<Item = (K, impl FnOnce() -> T + Send + 'static)>,
+) -> impl Iterator<Item = (K, Option<T>)> {
+    let began = Instant::now();
+    let asked: Vec<_> = questions
+        .map(|(key, question)| (key, ask(question)))
+        .collect();
+    asked
+        .into_iter()
+        .map(move |(key, asked)| (key, asked.answer(began)))
+}
+
 impl<T> Asked<T> {
     /// The answer. `None`: it did not come within [`LIMIT`] of this moment.
     pub(crate) fn answer(self, asked: Instant) -> Option<T> {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, chown},
+    path::Path,
 };
 
 use crate::support::{
@@ -275,6 +276,26 @@ fn as_root_files_of_root_in_the_data_directory_fail_until_they_are_given_back() 
     for name in spoilt {
         assert_eq!(fs::metadata(host.path(name)).unwrap().uid(), 65534);
     }
+}
+
+/// A file system whose server never answers, as one on a dead network. Its end comes with that of the program that has it open.
+const MOUNT_SILENT: &str = "exec 9<>/dev/fuse && mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 silent other && exec \"$@\"";
+
+#[test]
+fn a_directory_that_does_not_answer_fails_only_its_project() {
+    if !Path::new("/dev/fuse").exists() {
+        eprintln!("not tested: this kernel, or this container, has no FUSE");
+        return;
+    }
+    let host = Host::new();
+    host.configure(|config| config["projects"]["other"] = json!({ "directory": "other" }));
+    fs::create_dir(host.path("other")).unwrap();
+    let script = format!("cd {} && {MOUNT_SILENT}", host.path("").display());
+    let checkup = with_mounts(&host, &script).run();
+    let remedy = checkup.failed("other: directory", "other does not answer");
+    remedy.says("bring its file system back");
+    checkup.skipped("other: login", "\"directory\" comes first");
+    checkup.passed("website: trust", "");
 }
 
 #[test]
