@@ -1,22 +1,27 @@
 //! The report of `doctor`, and the warning of a login that ends.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use super::{Reply, unmarked};
 
 /// How long a report may be, in bytes of plain text. An event is 64 KiB at most, and holds the text twice, encrypted.
 const LONGEST_REPORT: usize = 12 * 1024;
 
+/// How much of one finding is shown, in bytes: the words of a homeserver must not hide the findings behind it.
+const LONGEST_FINDING: usize = 2 * 1024;
+
 /// What was found on a host, in confidence: it names files and people. What has failed comes first.
 pub(crate) fn report(host: &str, summary: &str, findings: &[String]) -> Reply {
     let mut left = LONGEST_REPORT;
-    let fitting = findings.iter().take_while(|finding| {
+    let findings = findings.iter().map(|finding| shortened(finding));
+    let number = findings.len();
+    let fitting = findings.take_while(|finding| {
         let fits = finding.len() <= left;
         left = left.saturating_sub(finding.len());
         fits
     });
-    let mut lines: Vec<_> = fitting.map(|finding| line(finding)).collect();
-    let rest = findings.len() - lines.len();
+    let mut lines: Vec<_> = fitting.map(|finding| line(&finding)).collect();
+    let rest = number - lines.len();
     lines.push(line(&if rest > 0 {
         format!("{rest} more: `rcbot check --verbose` on the host lists all.")
     } else {
@@ -24,6 +29,13 @@ pub(crate) fn report(host: &str, summary: &str, findings: &[String]) -> Reply {
     }));
     let head = Reply::new(format!("**Check of {host}**: {summary}"));
     Reply::paragraphs([head, Reply::lines(lines)])
+}
+
+fn shortened(finding: &str) -> Cow<'_, str> {
+    match finding.split_at(finding.floor_char_boundary(LONGEST_FINDING)) {
+        (whole, "") => whole.into(),
+        (beginning, _) => format!("{beginning} (and so on)").into(),
+    }
 }
 
 /// It may quote a homeserver, whose words must not turn the rest into code.
@@ -97,5 +109,17 @@ mod tests {
         let reply = report("build1", "1000 checks: 1000 failed.", &findings);
         assert!(reply.plain.len() + reply.html.len() < 30_000);
         assert!(reply.plain.contains("878 more"), "{}", reply.plain);
+    }
+
+    #[test]
+    fn a_long_finding_is_shortened_and_hides_no_other() {
+        let findings = ["é".repeat(20_000), "✘ login: missing".to_owned()];
+        let reply = report("build1", "2 checks: 2 failed.", &findings);
+        assert!(
+            reply
+                .plain
+                .contains("\n✘ login: missing\n`rcbot check --verbose`")
+        );
+        assert!(reply.plain.contains("éé (and so on)\n") && reply.plain.len() < 3_000);
     }
 }
