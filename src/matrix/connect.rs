@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::{
     BackOff, Chain, Fault, IncomingEvent, Matrix, MatrixFolder,
     client::build_client,
+    folder::JsonMap,
     guard::Quarantine,
     inbox::{Inbox, Undecrypted},
     login::{LoggedIn, Login},
@@ -23,7 +24,7 @@ use super::{
     rooms::{AdminRoom, DirectMessages},
     sync,
 };
-use crate::config::Config;
+use crate::config::{Config, MasterKey};
 
 /// Makes the connections of a run, one after the other, and holds what they share.
 #[derive(Debug)]
@@ -32,6 +33,11 @@ pub(crate) struct Connector {
     login: Login,
     folder: MatrixFolder,
     quarantine: Arc<Quarantine>,
+    /// Each file has one owner: what is under way on one connection may still write while the next one is made.
+    admin_room: Arc<AdminRoom>,
+    direct_messages: Arc<DirectMessages>,
+    pinned_identities: Arc<JsonMap<MasterKey>>,
+    replay_protection: Arc<ReplayProtection>,
     undecrypted: Arc<Mutex<VecDeque<Undecrypted>>>,
     incoming: mpsc::Sender<IncomingEvent>,
     answers: watch::Sender<bool>,
@@ -48,10 +54,17 @@ impl Connector {
         answers: watch::Sender<bool>,
     ) -> Result<Self, Fault> {
         folder.create()?;
+        let admin_room = AdminRoom::load(&folder, config.admin_room.clone())?;
+        let replay_protection =
+            ReplayProtection::load(folder.counted_commands(), config.max_command_age)?;
         Ok(Self {
             config,
             login,
             quarantine: Arc::new(Quarantine::load(&folder)?),
+            admin_room: Arc::new(admin_room),
+            direct_messages: Arc::new(DirectMessages::load(&folder)?),
+            pinned_identities: Arc::new(folder.pinned_identities()?),
+            replay_protection: Arc::new(replay_protection),
             folder,
             undecrypted: Arc::default(),
             incoming,
@@ -119,36 +132,28 @@ impl Connector {
             logged_in.delete_device(&client, folder).await?;
         }
         ensured?;
-        let admin_room = Arc::new(AdminRoom::load(
-            folder,
-            config.admin_room.clone(),
-            logged_in.listening_since(),
-            store_is_new,
-        )?);
-        let direct_messages = Arc::new(DirectMessages::load(folder)?);
-        let replay_protection =
-            ReplayProtection::load(folder.counted_commands(), config.max_command_age)?;
-        let replay_protection = Arc::new(replay_protection);
+        self.admin_room
+            .note_log_in(logged_in.listening_since(), store_is_new);
         let inbox = Inbox::new(
             config,
-            &admin_room,
-            &direct_messages,
-            &replay_protection,
+            &self.admin_room,
+            &self.direct_messages,
+            &self.replay_protection,
             Arc::clone(&self.undecrypted),
             self.incoming.clone(),
         );
         let matrix = Matrix {
             client,
             config: Arc::clone(config),
-            admin_room,
+            admin_room: Arc::clone(&self.admin_room),
             logged_in: Arc::new(logged_in),
             quarantine: Arc::clone(quarantine),
-            direct_messages,
+            direct_messages: Arc::clone(&self.direct_messages),
             inbox: Arc::new(inbox),
-            pinned_identities: Arc::new(folder.pinned_identities()?),
+            pinned_identities: Arc::clone(&self.pinned_identities),
             verifications: Arc::default(),
             turns: Arc::default(),
-            replay_protection,
+            replay_protection: Arc::clone(&self.replay_protection),
             synced_rooms: watch::Sender::default(),
             synced: watch::Sender::default(),
             answers: self.answers.clone(),

@@ -508,7 +508,8 @@ mod tests {
         let config = Config::from_text(&folder.join("config.yaml"), &text.to_string()).unwrap();
         let matrix = MatrixFolder::new(folder.to_owned());
         let room = config.admin_room.clone();
-        let admin_room = AdminRoom::load(&matrix, room, logged_in, store_is_new).unwrap();
+        let admin_room = AdminRoom::load(&matrix, room).unwrap();
+        admin_room.note_log_in(logged_in, store_is_new);
         // The bot joined the room long ago.
         let joined = SystemTime::UNIX_EPOCH;
         admin_room.enter(admins(), joined).unwrap();

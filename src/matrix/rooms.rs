@@ -24,14 +24,14 @@ use crate::link::Link;
 pub(super) struct AdminRoom {
     folder: MatrixFolder,
     configured: OwnedRoomOrAliasId,
-    /// When the bot logged in, by its own clock, if its store is new: the first sync brings earlier messages again.
-    logged_in: Option<SystemTime>,
     current: Mutex<Current>,
 }
 
 #[derive(Debug)]
 struct Current {
     room: Option<OwnedRoomId>,
+    /// When the bot logged in, by its own clock, if its store is new: the first sync brings earlier messages again.
+    logged_in: Option<SystemTime>,
     /// Earlier messages are ignored. A user who joins a room again gets its latest events again, also those that counted in an
     /// earlier run.
     listening_since: SystemTime,
@@ -42,25 +42,30 @@ struct Current {
 }
 
 impl AdminRoom {
-    /// Reads the file. `listening_since` is the time of the log-in, and counts until the time of the bot's join is known.
+    /// Reads the file. No message counts before [`Self::note_log_in`].
     pub(super) fn load(
         folder: &MatrixFolder,
         configured: OwnedRoomOrAliasId,
-        listening_since: SystemTime,
-        store_is_new: bool,
     ) -> Result<Self, Fault> {
         let stored = folder.admin_room(&configured)?;
         Ok(Self {
             folder: folder.clone(),
             configured,
-            logged_in: store_is_new.then_some(listening_since),
             current: Mutex::new(Current {
                 was_encrypted: stored.as_ref().is_some_and(|stored| stored.was_encrypted),
                 room: stored.map(|stored| stored.room),
-                listening_since,
+                logged_in: None,
+                listening_since: SystemTime::now(),
                 arrival: None,
             }),
         })
+    }
+
+    /// Notes when the bot logged in for this connection, which counts until the time of its join is known.
+    pub(super) fn note_log_in(&self, time: SystemTime, store_is_new: bool) {
+        let mut current = self.current();
+        current.logged_in = store_is_new.then_some(time);
+        current.listening_since = time;
     }
 
     pub(super) fn configured(&self) -> &RoomOrAliasId {
@@ -89,7 +94,7 @@ impl AdminRoom {
 
     /// When the bot logged in, by its own clock, if that was for the first time with this store.
     pub(super) fn logged_in(&self) -> Option<SystemTime> {
-        self.logged_in
+        self.current().logged_in
     }
 
     /// Makes this room, joined at this time, the admin room. To be called before the next sync.
@@ -220,7 +225,7 @@ mod tests {
     fn load(folder: &tempfile::TempDir, configured: &str) -> Result<AdminRoom, Fault> {
         let configured = RoomOrAliasId::parse(configured).unwrap();
         let folder = MatrixFolder::new(folder.path().to_owned());
-        AdminRoom::load(&folder, configured, SystemTime::UNIX_EPOCH, false)
+        AdminRoom::load(&folder, configured)
     }
 
     #[test]
@@ -242,6 +247,19 @@ mod tests {
         assert!(load(&folder, "#admins:x.y").unwrap().is(room));
         assert_eq!(load(&folder, "#others:x.y").unwrap().id(), None);
         assert_eq!(load(&folder, "!a:x.y").unwrap().id(), None);
+    }
+
+    #[test]
+    fn an_arrival_is_reported_on_a_later_connection_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (room, now) = (room_id!("!a:x.y"), SystemTime::now());
+        let admin_room = load(&folder, "#admins:x.y").unwrap();
+        admin_room.enter(room, now).unwrap();
+        // The connection is lost before the sync that brings the room.
+        admin_room.note_log_in(SystemTime::UNIX_EPOCH, false);
+        admin_room.enter(room, now).unwrap();
+        assert_eq!(admin_room.listening_since(), now);
+        assert_eq!(admin_room.take_arrival(|_| true), Some(Arrival::Joined));
     }
 
     #[test]
