@@ -175,6 +175,7 @@ impl Matrix {
                 fault = sync::follow(self) => fault,
                 fault = self.watch_identities() => fault,
                 fault = self.decline_and_forget() => fault,
+                never = self.compare_alias() => match never {},
                 () = self.logged_in.ended() => Fault::Panicked,
             }
         };

@@ -10,6 +10,8 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
+    future::pending,
     time::{Duration, SystemTime},
 };
 
@@ -60,14 +62,19 @@ impl Matrix {
         }
     }
 
-    /// Logs a warning if the configured alias no longer leads to the admin room.
-    pub(super) async fn compare_alias(&self) {
-        let Some(id) = self.admin_room.id() else {
-            return;
-        };
-        let Ok(alias) = <&RoomAliasId>::try_from(self.admin_room.configured()) else {
-            return;
-        };
+    /// Logs a warning if the configured alias no longer leads to the admin room, once, after the first sync. Beside the sync
+    /// loop, as the homeserver may wait long for that of the alias. Never ends.
+    pub(super) async fn compare_alias(&self) -> Infallible {
+        // After the sync loop has ended, nothing is left to do.
+        drop(self.synced.subscribe().changed().await);
+        let alias = <&RoomAliasId>::try_from(self.admin_room.configured());
+        if let (Some(id), Ok(alias)) = (self.admin_room.id(), alias) {
+            self.compare(alias, &id).await;
+        }
+        pending().await
+    }
+
+    async fn compare(&self, alias: &RoomAliasId, id: &RoomId) {
         match self.client.resolve_room_alias(alias).await {
             Ok(response) if response.room_id == id => {}
             Ok(response) => warn!(

@@ -57,7 +57,6 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let mut profile_is_due = matrix.admin_room.id().is_some();
     let mut join_is_settled = matrix.join_admin_room().await;
     let mut upgrades = Upgrades::default();
-    let mut alias_is_compared = false;
     let mut fast_answers = 0;
     loop {
         if join_is_settled && mem::take(&mut profile_is_due) {
@@ -103,9 +102,6 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 }
                 let successor = upgrades.after_sync(matrix, &answer).await;
                 matrix.synced.send_replace(successor);
-                if !mem::replace(&mut alias_is_compared, true) {
-                    matrix.compare_alias().await;
-                }
                 if let Some(room) = matrix.admin_room.id()
                     && answer.rooms.left.contains_key(&room)
                 {

@@ -46,6 +46,18 @@ async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_is_slow_to_look_up_the_alias_keeps_no_command_waiting() {
+    let (alice, proxy, mut bot) = behind_proxy(BotBuilder::admin_room_by_alias).await;
+    bot.kill_9();
+    let held = proxy
+        .on(|request| request.path.contains("/directory/room/"))
+        .hold();
+    bot.run();
+    until("the alias is looked up", || held.has_caught()).await;
+    bot.request(&alice, "status").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_invitation_is_declined_before_the_alias_of_the_admin_room_can_be_looked_up() {
     let alice = person("alice").await;
     let proxy = Proxy::start(homeserver()).await;
