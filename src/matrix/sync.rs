@@ -50,7 +50,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
     let stored = stored.get_kv_data(StateStoreDataKey::SyncToken).await;
     let mut since = match stored {
         Ok(stored) => stored.and_then(StateStoreDataValue::into_sync_token),
-        Err(error) => return error.into(),
+        Err(error) => return Fault::fatal("the Matrix store cannot be read", error),
     };
     // While the homeserver does not answer.
     let mut back_off: Option<BackOff> = None;
