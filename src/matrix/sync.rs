@@ -241,8 +241,10 @@ impl Matrix {
             && self.admin_room.is(room.room_id())
             && let Some(claim) = claim_of_answer(event)
             && claim.bot != self.own_user()
+            // People reply too.
+            && matches!(self.is_host(&claim.bot).await, Ok(true))
         {
-            self.receive_signal(claim).await;
+            self.inbox.hand_over(IncomingEvent::HostSignal(claim)).await;
         }
     }
 
