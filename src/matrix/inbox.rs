@@ -154,6 +154,14 @@ impl Inbox {
         id.is_some_and(|id| self.replay_protection.has_event(&id))
     }
 
+    /// Whether an event was sent too long ago to be a command that still counts.
+    pub(super) fn is_past(&self, event: &TimelineEvent) -> bool {
+        let sent = event.raw().get_field("origin_server_ts").ok().flatten();
+        let sent = sent.and_then(|sent: MilliSecondsSinceUnixEpoch| sent.to_system_time());
+        let age = sent.and_then(|sent| SystemTime::now().duration_since(sent).ok());
+        age.is_some_and(|age| age > self.config.max_command_age)
+    }
+
     /// Logs a warning if the clocks of this host and of the homeserver differ, by an event that an answer has just brought.
     pub(super) fn compare_clocks(&self, event: &TimelineEvent) {
         let Ok(stamps) = event.raw().deserialize_as_unchecked::<Stamps>() else {
@@ -587,6 +595,24 @@ mod tests {
             let (inbox, _waiting) = self::inbox(folder.path(), logged_in, store_is_new);
             assert!(accept(&inbox, &message(5), now).is_ok());
         }
+    }
+
+    #[test]
+    fn an_event_is_past_once_it_is_older_than_a_command_may_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let (inbox, _waiting) = inbox(folder.path(), now, false);
+        let is_past = |content: Value| {
+            let event = Raw::new(&content).unwrap().cast_unchecked();
+            inbox.is_past(&TimelineEvent::from_plaintext(event))
+        };
+        let stamp = |sent| json!({ "origin_server_ts": MilliSecondsSinceUnixEpoch::from_system_time(sent) });
+        let longest = inbox.config.max_command_age;
+        assert!(is_past(stamp(now - 2 * longest)));
+        for sent in [now - longest / 2, now + 2 * longest] {
+            assert!(!is_past(stamp(sent)));
+        }
+        assert!(!is_past(json!({})));
     }
 
     #[tokio::test]

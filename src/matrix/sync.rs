@@ -298,6 +298,7 @@ impl Matrix {
         let filter = self.backfill_filter(room).await?;
         let mut until = until.to_owned();
         let mut events = Vec::new();
+        let mut all_old = false;
         for _ in 0..REQUESTS {
             let mut options = MessagesOptions::backward().from(&*until);
             options.to = Some(since.to_owned());
@@ -306,6 +307,7 @@ impl Matrix {
             let page = room.messages(options).await?;
             let is_last = page.chunk.is_empty()
                 || page.chunk.iter().any(|event| self.inbox.has_counted(event));
+            all_old = page.chunk.iter().all(|event| self.inbox.is_past(event));
             events.extend(page.chunk);
             match page.end {
                 Some(end) if !is_last => until = end,
@@ -315,7 +317,9 @@ impl Matrix {
                 }
             }
         }
-        warn!(room = %room.room_id(), "commands may be lost: a sync left out more events than the bot fetches");
+        if !all_old {
+            warn!(room = %room.room_id(), "commands may be lost: a sync left out more events than the bot fetches");
+        }
         events.reverse();
         Ok(events)
     }

@@ -169,3 +169,26 @@ async fn assert_gap_brings_nothing_new(encrypted: bool) {
         assert_eq!(alice.answers_to(&command.id).len(), 1, "{command}");
     }
 }
+
+/// Such a homeserver never says that a gap has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn old_events_that_a_gap_brings_are_not_taken_for_lost_commands() {
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
+    bot.request(&alice, "status").await;
+    let mut old = forged_message(alice.user_id(), "hello");
+    old["origin_server_ts"] = json!(1);
+    old["unsigned"] = json!({});
+    let answer = json!({ "start": "t1", "end": "t0", "chunk": [old] });
+    proxy
+        .on(|request| request.path.ends_with("/messages"))
+        .answer(Answer::json(200, &answer));
+    let mut part = in_timeline(bot.admin_room(), &[]);
+    let timeline = format!("/rooms/join/{}/timeline", bot.admin_room());
+    let timeline = part.pointer_mut(&timeline).unwrap();
+    timeline["limited"] = json!(true);
+    timeline["prev_batch"] = json!("t1");
+    proxy.inject(part);
+    bot.wait_for_log("that a sync left out were backfilled")
+        .await;
+    assert!(!bot.log().contains("commands may be lost"));
+}
