@@ -121,6 +121,10 @@ impl MatrixFolder {
         self.0.join("recovery-key")
     }
 
+    pub(super) fn forget_recovery_key(&self) -> Result<(), Fault> {
+        remove(&self.recovery_key())
+    }
+
     /// The socket through which the SDK's requests go.
     pub(super) fn homeserver_socket(&self) -> PathBuf {
         self.0.join("homeserver.sock")

@@ -212,6 +212,9 @@ impl OwnIdentity<'_> {
         self.write_recovery_key().await?;
         self.save_identity().await
     }
+        // It brings back no other identity than the old one. After a fault below, the next start would take it for that of the
+        // new one, and write none.
+        self.folder.forget_recovery_key()?;
 
     /// Uploads the public keys of the identity. Creates the keys if there are none.
     async fn publish(&self) -> Result<(), Fault> {

@@ -126,3 +126,22 @@ async fn without_the_recovery_key_only_the_operator_resets_the_bots_identity() {
     bot.set_variable("RCBOT_RECOVERY_KEY", &key);
     assert_comes_back(&mut bot, &alice, &after).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_that_breaks_off_leaves_no_recovery_key_of_the_former_identity() {
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
+    let before = bot.identity(&alice).await;
+    bot.terminate().await;
+    // The homeserver has the secrets of the new identity, and the key to them is lost.
+    proxy
+        .on(|request| {
+            request.method == "PUT" && request.path.ends_with("/m.secret_storage.default_key")
+        })
+        .times(1)
+        .replace_answer(Answer::refusal(403, "M_FORBIDDEN"));
+    assert!(!bot.reset_identity().status.success());
+    let after = bot.identity(&alice).await;
+    assert_ne!(after, before);
+    assert_comes_back(&mut bot, &alice, &after).await;
+    Checkup::of(&bot).passed("identity", "");
+}
