@@ -37,6 +37,9 @@ use crate::{config::Config, secret::SecretText};
 /// The variable with the recovery key, for hosts that keep secrets outside of files.
 pub(crate) const RECOVERY_KEY_VARIABLE: &str = "RCBOT_RECOVERY_KEY";
 
+/// How many rounds of hashing a passphrase may take: it is the homeserver that names their number. Clients make half a million.
+const MOST_ROUNDS: u64 = 5_000_000;
+
 /// The key that restores the identity.
 #[derive(Debug)]
 pub(crate) struct RecoveryKey {
@@ -83,7 +86,10 @@ impl RecoveryKey {
     }
 
     /// Whether it is the key with this description, which the homeserver keeps with the secrets.
-    pub(crate) fn fits(&self, description: SecretStorageKeyEventContent) -> bool {
+    pub(crate) fn fits(&self, mut description: SecretStorageKeyEventContent) -> bool {
+        // The SDK tries the key as a passphrase first.
+        let passphrase = &mut description.passphrase;
+        passphrase.take_if(|it| u64::from(it.iterations) > MOST_ROUNDS);
         SecretStorageKey::from_account_data(self.expose(), description).is_ok()
     }
 
@@ -206,15 +212,15 @@ impl OwnIdentity<'_> {
             let proof = self.login.auth_data(self.user, asked)?;
             unfinished.auth(Some(proof)).await?;
         }
+        // It brings back no other identity than the old one. After a fault below, the next start would take it for that of the
+        // new one, and write none.
+        self.folder.forget_recovery_key()?;
         if !self.has_keys().await || !self.sign_device().await? {
             return Err(identity_refused());
         }
         self.write_recovery_key().await?;
         self.save_identity().await
     }
-        // It brings back no other identity than the old one. After a fault below, the next start would take it for that of the
-        // new one, and write none.
-        self.folder.forget_recovery_key()?;
 
     /// Uploads the public keys of the identity. Creates the keys if there are none.
     async fn publish(&self) -> Result<(), Fault> {
@@ -373,6 +379,7 @@ struct PublishedKeys {
 
 #[cfg(test)]
 mod tests {
+    use matrix_sdk::ruma::events::secret_storage::key::PassPhrase;
     use tempfile::TempDir;
 
     use super::*;
@@ -407,6 +414,17 @@ mod tests {
         std::fs::create_dir(folder.path().join("recovery-key")).unwrap();
         let found = find(None, folder.path());
         assert!(matches!(found, Err(Fault::File { .. })), "{found:?}");
+    }
+
+    /// With as many rounds this would take hours.
+    #[test]
+    fn the_homeserver_cannot_make_a_recovery_key_be_hashed_for_hours() {
+        let key = SecretStorageKey::new();
+        let mut description = key.event_content().clone();
+        let text = key.to_base58();
+        description.passphrase = Some(PassPhrase::new("salt".to_owned(), u32::MAX.into()));
+        let key = find(Some(&text), Path::new("/")).unwrap().unwrap();
+        assert!(key.fits(description));
     }
 
     #[test]
