@@ -3,7 +3,7 @@
 use std::{error::Error, fmt};
 
 use matrix_sdk::reqwest::{
-    self, Client, ClientBuilder, RequestBuilder, StatusCode, header::HeaderMap, redirect,
+    self, Client, ClientBuilder, RequestBuilder, Response, StatusCode, header::HeaderMap, redirect,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -91,13 +91,8 @@ pub(crate) async fn send(request: RequestBuilder) -> Result<Answer, Cause> {
     let mut response = request.send().await.map_err(unreachable)?;
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
-    let mut text = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        text.extend_from_slice(&chunk);
-        if text.len() > LARGEST_ANSWER {
-            return Err(Cause::Nonsense);
-        }
-    }
+    let text = read(&mut response).await.map_err(unreachable)?;
+    let text = text.ok_or(Cause::Nonsense)?;
     let status_code = status.as_u16();
     let page = Cause::Page {
         status: status_code,
@@ -117,6 +112,18 @@ pub(crate) async fn send(request: RequestBuilder) -> Result<Answer, Cause> {
         code: code.to_owned(),
         message: part("error").unwrap_or_default().to_owned(),
     })
+}
+
+/// The body of a response. `None`: it is too large.
+pub(crate) async fn read(response: &mut Response) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() > LARGEST_ANSWER {
+            return Ok(None);
+        }
+    }
+    Ok(Some(body))
 }
 
 /// The innermost cause, which is the one that users can act on.

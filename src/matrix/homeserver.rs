@@ -79,13 +79,14 @@ impl Homeserver {
             .map_err(HttpError::IntoHttp)?;
         let request = request.try_into().map_err(HttpError::Reqwest)?;
         let mut answer = self.http.execute(request).await?;
-        let status = if is_page(&answer) {
+        let body = http::read(&mut answer).await?;
+        let status = if is_page(&answer) || body.is_none() {
             StatusCode::BAD_GATEWAY
         } else {
             answer.status()
         };
         let headers = std::mem::take(answer.headers_mut());
-        let mut response = Response::new(answer.bytes().await?);
+        let mut response = Response::new(body.unwrap_or_default());
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(R::IncomingResponse::try_from_http_response(response)?)

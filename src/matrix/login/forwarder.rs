@@ -5,6 +5,7 @@
 //! Where the homeserver cannot be reached the connection closes without an answer, for the SDK a network error.
 
 use std::{
+    error::Error,
     path::PathBuf,
     sync::{
         Arc,
@@ -13,6 +14,7 @@ use std::{
 };
 
 use anyhow::bail;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited, combinators::BoxBody};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
     body::{Body as _, Bytes, Incoming},
@@ -54,6 +56,10 @@ const NOT_FORWARDED: [HeaderName; 9] = [
     header::UPGRADE,
     header::HOST,
 ];
+
+/// The largest answer that is passed on, decompressed: the first sync of a bot in a room with many thousands of members has some
+/// MiB, and what a broken proxy sends may have no end.
+const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 /// Whether the last request reached the homeserver, so that an outage is logged once, however many forwarders see it: a process
 /// has one homeserver.
@@ -232,6 +238,7 @@ impl Route {
             *absent.status_mut() = StatusCode::BAD_GATEWAY;
             return Ok(absent);
         }
+        let answer = bounded(answer, &name);
         let mut answer = match (answer.status(), &subject) {
             (StatusCode::OK, Subject::Sync(since)) => {
                 with_body(answer, |body| self.quarantine.sync_answer(since, body)).await?
@@ -246,7 +253,7 @@ impl Route {
                 bound_retry_after(answer.headers_mut());
                 answer
             }
-            _ => Response::from(answer),
+            _ => answer.map(Body::wrap),
         };
         *answer.version_mut() = Version::HTTP_11;
         drop_hop_by_hop_headers(answer.headers_mut());
@@ -287,18 +294,36 @@ impl Route {
     }
 }
 
+type Bounded = BoxBody<Bytes, Box<dyn Error + Send + Sync>>;
+
+/// The answer, whose body fails where it becomes too large: for the SDK a network error.
+fn bounded(answer: reqwest::Response, request: &str) -> Response<Bounded> {
+    let request = request.to_owned();
+    Response::from(answer).map(|body| {
+        let body = Limited::new(body, LARGEST_ANSWER).map_err(move |error| {
+            if error.is::<LengthLimitError>() {
+                warn!(
+                    request,
+                    limit = LARGEST_ANSWER,
+                    "an answer is too large, and not read to its end"
+                );
+            }
+            error
+        });
+        body.boxed()
+    })
+}
+
 /// The answer with another body, after the whole body has arrived.
 async fn with_body(
-    answer: reqwest::Response,
+    answer: Response<Bounded>,
     change: impl FnOnce(Bytes) -> Bytes,
-) -> reqwest::Result<Response<Body>> {
-    let (status, headers) = (answer.status(), answer.headers().clone());
-    let body = change(answer.bytes().await?);
-    let mut answer = Response::new(Body::from(body));
-    *answer.status_mut() = status;
-    *answer.headers_mut() = headers;
-    answer.headers_mut().remove(header::CONTENT_LENGTH);
-    Ok(answer)
+) -> anyhow::Result<Response<Body>> {
+    let (mut head, body) = answer.into_parts();
+    let body = body.collect().await.map_err(anyhow::Error::from_boxed)?;
+    head.headers.remove(header::CONTENT_LENGTH);
+    let body = change(body.to_bytes()).into();
+    Ok(Response::from_parts(head, body))
 }
 
 /// The error for the SDK: with the request that failed, which the SDK's own errors do not name; and with a bounded wait, as the
@@ -627,6 +652,30 @@ mod tests {
         let (_, mut stream, asking) = setting.ask(setting.request("/x"), END).await;
         asking.abort();
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_a_network_error() {
+        let setting = Setting::new().await;
+        let url = format!("{}/_matrix/client/v3/sync", Forwarder::homeserver());
+        for request in [setting.request("/x"), setting.http.get(url)] {
+            let (_, mut stream, asking) = setting.ask(request, END).await;
+            let beginning = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n";
+            stream.write_all(beginning.as_bytes()).await.unwrap();
+            let sending = async {
+                let piece = vec![b' '; 1024 * 1024];
+                // Twice as much as is read, and not for ever.
+                for _ in 0..LARGEST_ANSWER / piece.len() * 2 {
+                    if stream.write_all(&piece).await.is_err() {
+                        break;
+                    }
+                }
+                drop(stream);
+            };
+            let reading = async { asking.await.unwrap()?.bytes().await };
+            let (read, ()) = tokio::join!(reading, sending);
+            assert!(read.is_err());
+        }
     }
 
     #[tokio::test]
