@@ -176,7 +176,13 @@ impl Life {
         let wake = self.session.next_wake(&self.terms);
         let wake = wake.expect("it wants to be woken");
         self.elapsed = self.elapsed.max(wake.saturating_sub(BEGIN));
-        self.on(Event::TimeCame)
+        let effects = self.on(Event::TimeCame);
+        let is_over = matches!(effects.last(), Some(Effect::Finish(_)));
+        assert!(
+            is_over || self.sleeps() != Some(Duration::ZERO),
+            "woken without end"
+        );
+        effects
     }
 
     /// Shows a link, and delivers it to all who wait.
@@ -280,6 +286,10 @@ fn a_stop_request_leads_to_the_end_from_every_state() {
     let outcome = finished(Life::awaiting_restart(terms).on(Event::StopRequested(request("bob"))));
     assert_eq!(outcome.ending, Ending::Stopped);
     assert_eq!(outcome.report, None);
+    // The operator ends it once more, while no bot runs.
+    let mut life = Life::stopping(terms);
+    life.session.end(Ending::Stopped);
+    assert_eq!(finished(life.on(gone())).stop_requests, [request("carol")]);
 }
 
 #[test]
@@ -393,6 +403,7 @@ fn a_stop_that_fails_is_reported_to_its_requesters_until_it_succeeds() {
     let stop = || Event::StopRequested(request("bob"));
     let mut life = Life::stopping(TERMS);
     assert_eq!(life.on(fails()), [not_ended(&["carol"])]);
+    assert_eq!(life.sleeps(), None, "it is not said to take a while");
     assert_eq!(life.on(stop()), [not_ended(&["bob"])]);
     assert_eq!(finished(life.on(gone())).stop_requests.len(), 2);
     // Nobody asked.
@@ -415,7 +426,9 @@ fn a_stop_that_fails_is_reported_to_its_requesters_until_it_succeeds() {
 fn a_slow_stop_is_reported_to_its_requesters_after_two_seconds_and_once() {
     let mut life = Life::stopping(TERMS);
     assert_eq!(life.sleeps(), Some(Duration::from_secs(2)));
-    life.on(Event::StopRequested(request("bob")));
+    let second = Duration::from_secs(1);
+    life.pass(second).on(Event::StopRequested(request("bob")));
+    assert_eq!(life.sleeps(), Some(second));
     let shutting_down = |who: &[&str]| {
         let requests = who.iter().copied().map(request).collect();
         [Effect::Notify(Notice::ShuttingDown(requests))]

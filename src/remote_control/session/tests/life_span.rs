@@ -124,7 +124,8 @@ fn a_jump_of_the_wall_clock_moves_nothing() {
 
 #[test]
 fn the_end_is_carried_over_a_boot_by_the_wall_clock() {
-    let mut life = Life::running(lasting(10 * HOUR));
+    let mut life = Life::running(lasting(9 * HOUR));
+    life.on(Event::ExtensionRequested(request("bob"), HOUR));
     // The host was down for an hour, and is up for a minute.
     let now = Moment {
         wall: UNIX_EPOCH + BEGIN + 2 * HOUR,

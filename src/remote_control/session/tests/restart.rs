@@ -77,6 +77,31 @@ fn each_reason_to_try_again_is_reported_once() {
 }
 
 #[test]
+fn endings_that_differ_only_in_numbers_are_one_reason() {
+    let cause = || Some(Cause::Network);
+    let endings: [fn(i32, Option<Cause>) -> Ending; 4] = [
+        |number, cause| Ending::ExitedBeforeLink {
+            exit: Exit::Code(number),
+            cause,
+        },
+        |number, cause| Ending::Exited {
+            exit: Exit::Code(number),
+            cause,
+        },
+        |number, cause| Ending::NoLink {
+            waited: MINUTE * number.unsigned_abs(),
+            cause,
+        },
+        |number, _| Ending::CutOff {
+            lasted: MINUTE * number.unsigned_abs(),
+        },
+    ];
+    for ending in endings {
+        assert_eq!(ending(1, cause()).in_short(), ending(2, cause()).in_short());
+    }
+}
+
+#[test]
 fn a_cause_that_needs_a_person_ends_it_at_once() {
     for cause in [
         Cause::NotLoggedIn,
@@ -108,9 +133,11 @@ fn a_cause_that_lapses_does_not_make_the_delays_grow() {
 fn a_first_start_that_was_only_too_early_is_tried_again_and_can_be_stopped() {
     for cause in [Cause::Network, Cause::AlreadyServed] {
         let mut life = Life::starting(TERMS);
+        life.on(asked_by("bob"));
         let notice = end(&mut life, exits_because(cause));
+        let waiting = ["alice", "bob"].map(request);
         assert!(
-            matches!(&notice, Some(Notice::Restarting { requests, had_link: false, .. }) if *requests == [request("alice")]),
+            matches!(&notice, Some(Notice::Restarting { requests, had_link: false, .. }) if *requests == waiting),
             "{notice:?}"
         );
         restart(&mut life);
@@ -120,7 +147,7 @@ fn a_first_start_that_was_only_too_early_is_tried_again_and_can_be_stopped() {
         assert!(end(&mut life, exited()).is_some());
         restart(&mut life);
         let effects = life.on(Event::LinkShown(link("one")));
-        assert_eq!(effects, [Effect::Deliver(0)]);
+        assert_eq!(effects, [Effect::Deliver(0), Effect::Deliver(1)]);
     }
     let mut life = Life::starting(TERMS);
     end(&mut life, exits_because(Cause::Network));
@@ -183,6 +210,11 @@ fn a_session_that_ran_well_begins_again_with_the_shortest_delay() {
     restart(&mut life);
     life.pass(11 * MINUTE);
     assert_eq!(delay(&mut life), Some(Duration::from_secs(10)));
+    // Nor does a short one with it.
+    restart(&mut life);
+    life.show_and_deliver("again");
+    life.pass(10 * MINUTE);
+    assert_eq!(delay(&mut life), Some(Duration::from_secs(20)));
 }
 
 #[test]
@@ -236,26 +268,36 @@ fn a_first_start_that_failed_does_not_come_back() {
 #[test]
 fn a_restarted_session_has_a_new_link_for_each_requester_and_redacts_the_old_ones() {
     let mut life = Life::running(ON_EXIT);
+    let (number, receipt) = (1, "receipt".to_owned());
     life.on(asked_by("alice"));
-    life.on(asked_by("bob"));
+    life.on(Event::Delivered { number, receipt });
+    for user in ["alice", "bob", "bob"] {
+        life.on(asked_by(user));
+    }
     life.on(exited());
     let effects = life.on(gone());
+    assert!(
+        matches!(effects.last(), Some(Effect::Notify(Notice::Restarting { requests, .. })) if requests.is_empty()),
+        "she has had her answer, and they get theirs with the link: {effects:?}"
+    );
     let is_redaction = |effect: &&Effect| matches!(effect, Effect::Notify(Notice::Redact(_)));
-    assert_eq!(effects.iter().filter(is_redaction).count(), 3);
+    assert_eq!(effects.iter().filter(is_redaction).count(), 4);
     restart(&mut life);
     let effects = life.on(Event::LinkShown(link("two")));
-    assert_eq!(effects, [Effect::Deliver(3), Effect::Deliver(4)]);
-    assert_eq!([3, 4].map(|it| life.requester(it)), ["alice", "bob"]);
-    // The one that she has had an answer to, and the one that she waits for.
-    assert_eq!(life.requests(3), 2);
+    assert_eq!(effects, [Effect::Deliver(4), Effect::Deliver(5)]);
+    assert_eq!([4, 5].map(|it| life.requester(it)), ["alice", "bob"]);
+    // One that she has had an answer to, and the one that she waits for; and both of his.
+    assert_eq!([4, 5].map(|it| life.requests(it)), [2, 2]);
 }
 
 #[test]
 fn the_last_conversation_is_resumed_only_at_a_restart() {
     let resume = || Event::LinkRequested(request("bob"), Beginning::Resumed.into());
     let mut waiting = Life::awaiting_restart(ON_EXIT);
+    waiting.session.options.spawn = Some("worktree".to_owned());
     assert_eq!(waiting.on(resume()), [Effect::Spawn]);
-    assert_eq!(waiting.session.start().beginning, Beginning::Resumed);
+    // With an option that the command of a resume lacks, it would not be allowed any more.
+    assert_eq!(waiting.session.start(), Beginning::Resumed.into());
     let mut running = Life::running(ON_EXIT);
     running.on(resume());
     assert_eq!(running.session.start().beginning, Beginning::Fresh);
