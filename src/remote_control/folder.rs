@@ -139,11 +139,15 @@ mod tests {
             Some("fix/a_b-1.2")
         );
         assert_eq!(head(&"0123456789".repeat(4)).as_deref(), Some("0123456"));
+        // No more is read than a branch can have.
+        let huge = format!("ref: refs/heads/main{}x", " ".repeat(8 * 1024));
+        assert_eq!(head(&huge), main);
         let long = head(&format!("ref: refs/heads/{}\n", "a".repeat(200))).unwrap();
         assert_eq!(long.len(), LONGEST_BRANCH + 2);
         for other in [
             "",
             "secret",
+            "c0ffee0",
             "ref: refs/heads/a b",
             "ref: refs/heads/<b>",
             "ref: refs/heads/`x`",

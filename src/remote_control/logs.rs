@@ -115,6 +115,18 @@ mod tests {
         assert_eq!(output.expose(), "Connected\nopen [link]\ntrouble");
         let shortest = last_lines(folder.path(), 1).unwrap();
         assert_eq!(shortest.expose(), "trouble");
+        // Of a long one, the end.
+        let long = ["x\n".repeat(64 * 1024), "the end\n".to_owned()].concat();
+        std::fs::write(folder.path().join(STDERR), long).unwrap();
+        let shortest = last_lines(folder.path(), 1).unwrap();
+        assert_eq!(shortest.expose(), "the end");
+        // Where it is not known what a link looks like, nothing is.
+        let of_unknown_project = LogReader {
+            folder: folder.path().to_owned(),
+            pattern: None,
+            lines: 1,
+        };
+        assert!(matches!(of_unknown_project.read(), Err(OutputError::None)));
     }
 
     #[test]

@@ -483,6 +483,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_late_report_on_a_delivery_changes_none_of_the_next_session() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (mut sessions, _) = RemoteControl::restore(settings(&folder), |_| None).unwrap();
+        let request = Request {
+            requester: "alice".to_owned(),
+            reference: String::new(),
+        };
+        let project: ProjectName = "website".parse().unwrap();
+        let (id, terms) = (SessionId::random(), Terms::ORPHANED);
+        let (start, requests) = (Beginning::Fresh.into(), vec![request.clone()]);
+        let next = Session::new(id, start, requests, &terms, now());
+        sessions.slot(&project).record.session = Some(next.clone());
+        let late = DeliveryId {
+            project: project.clone(),
+            session: SessionId::random(),
+            number: 0,
+        };
+        assert!(sessions.undeliverable(&late).is_empty());
+        let notices = sessions.delivered(late.clone(), request, "receipt".to_owned());
+        assert!(
+            matches!(&notices[..], [(_, Notice::Redact(it))] if it.session == late.session),
+            "{notices:?}"
+        );
+        assert_eq!(sessions.session(&project), Some(&next));
+    }
+
+    #[tokio::test]
     async fn a_cancelled_delivery_is_redacted_only_if_it_may_have_arrived() {
         let folder = tempfile::TempDir::new().unwrap();
         let id = DeliveryId {

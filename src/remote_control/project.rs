@@ -411,7 +411,11 @@ mod tests {
         SessionSettings {
             command: words(command),
             resume_command: words("claude --continue {mode}"),
-            permission_modes: vec![choice("plan", None), choice("bypassPermissions", Some(100))],
+            permission_modes: vec![
+                choice("plan", None),
+                choice("acceptEdits", Some(60)),
+                choice("bypassPermissions", Some(100)),
+            ],
             spawn: vec![choice("same-dir", None), choice("worktree", Some(75))],
             settings: None,
             environment: BTreeMap::new(),
@@ -436,6 +440,31 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_no_path_no_option_and_no_end_of_a_quotation() {
+        let longest = "x".repeat(LONGEST_NAME);
+        for name in ["website", "api-2.x", "0_", &longest] {
+            assert!(name.parse::<ProjectName>().is_ok(), "{name}");
+        }
+        let too_long = format!("{longest}x");
+        for name in ["", ".", "..", ".id", "-x", "a/b", "a b", &too_long] {
+            assert!(name.parse::<ProjectName>().is_err(), "{name}");
+        }
+        let session = |name: &str| SessionName::try_from(name.to_owned());
+        assert_eq!(session(" fix -  it ").unwrap().as_str(), "fix - it");
+        for name in [
+            "",
+            "-",
+            "a -b",
+            "a\u{201c}b",
+            "a\u{ab}b",
+            "a\"b",
+            "a\u{202e}b",
+        ] {
+            assert!(session(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
     fn the_first_of_what_is_allowed_is_the_default_where_the_command_has_a_place_for_it() {
         use Beginning::{Fresh, Resumed};
         let all = settings("claude {mode} {spawn}");
@@ -456,7 +485,7 @@ mod tests {
                 &all,
                 start(Fresh, Some("x"), None),
                 StartOption::Mode,
-                &["plan", "bypassPermissions"][..],
+                &["plan", "acceptEdits", "bypassPermissions"][..],
             ),
             (&none, asked, StartOption::Mode, &[]),
             (

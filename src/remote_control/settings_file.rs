@@ -104,7 +104,9 @@ mod tests {
     #[test]
     fn a_settings_file_that_others_can_change_or_that_is_not_json_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("settings.json");
+        let inner = folder.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        let path = inner.join("settings.json");
         let me = rustix::process::geteuid().as_raw();
         let look = || digest_of(&path, |user| user == me);
         assert!(matches!(look(), Err(SettingsFileError::Read { .. })));
@@ -112,7 +114,7 @@ mod tests {
         set_mode(&path, 0o644);
         let digest = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
         assert_eq!(look().unwrap(), digest);
-        for mode in [0o664, 0o646] {
+        for mode in [0o664, 0o646, 0o1646] {
             set_mode(&path, mode);
             assert!(matches!(look(), Err(SettingsFileError::Writable { .. })));
         }
@@ -120,6 +122,19 @@ mod tests {
         set_mode(folder.path(), 0o777);
         assert!(matches!(look(), Err(SettingsFileError::Writable { path }) if path.is_dir()));
         set_mode(folder.path(), 0o700);
+        // Where a link leads counts.
+        let open = folder.path().join("open");
+        fs::create_dir(&open).unwrap();
+        set_mode(&open, 0o777);
+        fs::write(open.join("settings.json"), "{}").unwrap();
+        set_mode(&open.join("settings.json"), 0o600);
+        let link = inner.join("link");
+        std::os::unix::fs::symlink(open.join("settings.json"), &link).unwrap();
+        let linked = digest_of(&link, |user| user == me);
+        assert!(matches!(linked, Err(SettingsFileError::Writable { .. })));
+        // The digest is that of the whole.
+        fs::write(&path, format!("{{}}{}", " ".repeat(1024 * 1024))).unwrap();
+        assert!(matches!(look(), Err(SettingsFileError::TooLarge { .. })));
         for text in ["", "[]", "{", "{} {}"] {
             fs::write(&path, text).unwrap();
             assert!(
@@ -133,12 +148,13 @@ mod tests {
             matches!(look(), Err(SettingsFileError::Read { .. })),
             "a folder"
         );
-        // The parent folders belong to root, whichever user runs this.
-        if me != 0 {
-            fs::remove_dir(&path).unwrap();
-            fs::write(&path, "{}").unwrap();
-            let look = digest_of(&path, |_| false);
-            assert!(matches!(look, Err(SettingsFileError::Owner { .. })));
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, "{}").unwrap();
+        let look = || digest_of(&path, |_| false);
+        if me == 0 {
+            assert_eq!(look().unwrap(), digest, "root's");
+            std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
         }
+        assert!(matches!(look(), Err(SettingsFileError::Owner { .. })));
     }
 }

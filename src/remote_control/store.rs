@@ -356,6 +356,51 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_carried_over_a_boot_once() {
+        let mut record = Record {
+            boot_id: "another".to_owned(),
+            ..Record::default()
+        };
+        assert!(record.carry_over_boot());
+        assert!(!record.carry_over_boot());
+    }
+
+    #[test]
+    fn each_link_to_redact_is_on_record_once() {
+        let [first] = &a_record().redactions[..] else {
+            panic!("one")
+        };
+        let mut other_number = first.clone();
+        other_number.delivery.number += 1;
+        let mut other_session = first.clone();
+        other_session.session = SessionId::random();
+        let mut record = Record::default();
+        for redaction in [first, &other_number, &other_session, first] {
+            record.add_redaction(redaction.clone());
+        }
+        assert_eq!(record.redactions.len(), 3);
+        record.remove_redaction(&first.session, first.delivery.number);
+        assert_eq!(record.redactions, [other_number, other_session]);
+    }
+
+    #[test]
+    fn a_process_belongs_to_the_folder_of_its_marks() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("sessions")).unwrap();
+        let other = Store::open(&folder.path().join("other")).unwrap();
+        let [(_, path), (_, id)] = store.marks(&name());
+        assert_eq!(store.project_of(&path, Some(&id)), Some(name()));
+        assert_eq!(other.project_of(&path, Some(&id)), None);
+        // From an older rcbot, which gave it only the path.
+        assert_eq!(store.project_of(&path, None), Some(name()));
+        assert_eq!(other.project_of(&path, None), None);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("sessions", &link).unwrap();
+        let linked = Store::open(&link).unwrap();
+        assert_eq!(linked.project_of(&path, None), Some(name()));
+    }
+
+    #[test]
     fn a_folder_of_records_has_one_random_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sessions");
@@ -395,7 +440,7 @@ mod tests {
         for text in [
             "",
             "{",
-            "{\"version\": 99, \"session\": null, \"withdrawals\": []}",
+            "{\"version\": 99, \"boot_id\": \"\", \"session\": null, \"withdrawals\": []}",
             "\u{0}\u{0}\u{0}",
         ] {
             let folder = tempfile::tempdir().unwrap();

@@ -141,12 +141,19 @@ fn assert_start_is_refused(owner: &mut Owner, disk: &SmallDisk, reason_begins: &
 /// any more, nothing that a later bot would need is missing.
 async fn outlive(trouble: impl Fn(&SmallDisk), fix: impl Fn(&SmallDisk), reason: &str) {
     let disk = SmallDisk::new();
-    let project = disk.sandbox.project("");
+    let mut project = disk.sandbox.project("");
+    project.settings.max_duration = Some(60 * DEADLINE);
     let mut owner = Owner::with_session(&disk.sandbox, project.clone()).await;
     trouble(&disk);
     assert_start_is_refused(&mut owner, &disk, reason);
     assert_eq!(disk.sandbox.processes().len(), 1);
     assert_eq!(owner.phase(), Some(Phase::Running));
+    owner.extend("bob", RETRY);
+    let refused = owner.notices.pop();
+    assert!(
+        matches!(refused, Some(Notice::NotRecorded { .. })),
+        "{refused:?}"
+    );
 
     let outcome = owner.stop_and_wait().await;
     assert_eq!(outcome.ending, Ending::Stopped);

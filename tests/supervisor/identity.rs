@@ -274,7 +274,11 @@ async fn a_process_without_a_record_is_known_however_the_folder_of_records_is_wr
         fs::remove_file(sandbox.session_file("session.json")).unwrap();
         assert_eq!(restore(folder).phase(), Some(Phase::Starting), "{folder}");
     }
-    restore("sessions").stop_and_wait().await;
+    // Nor does it depend on what the configuration still names.
+    fs::remove_file(sandbox.session_file("session.json")).unwrap();
+    let mut owner = Owner::with(sandbox.settings([]));
+    assert_eq!(owner.phase(), Some(Phase::Starting));
+    owner.stop_and_wait().await;
 }
 
 #[tokio::test]

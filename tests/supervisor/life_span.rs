@@ -354,7 +354,7 @@ async fn what_ended_while_no_bot_ran_is_started_again_where_that_is_wanted() {
             });
         }
 
-        let mut owner = Owner::restore(&sandbox, project);
+        let mut owner = Owner::restore(&sandbox, project.clone());
         let is_distinguished = match owner.outcome().await.ending {
             Ending::HostRestarted => is_booted,
             Ending::Exited { .. } => !is_booted,
@@ -365,7 +365,10 @@ async fn what_ended_while_no_bot_ran_is_started_again_where_that_is_wanted() {
         owner.link(0).await;
         assert_eq!(owner.delivered[0].1.requester, "alice");
         assert_eq!(sandbox.standin_records().len(), 2);
-        // A stop of that one is final.
+        // A stop of that one is final, also where it has ended unnoticed.
+        drop(owner);
+        sandbox.kill_the_process();
+        let mut owner = Owner::restore(&sandbox, project);
         owner.stop_and_wait().await;
         assert_eq!(owner.phase(), None);
     }
@@ -409,9 +412,10 @@ async fn sessions_can_be_seen_and_stopped_while_no_bot_runs() {
 
 #[tokio::test]
 async fn a_session_without_a_record_can_be_seen_and_stopped_while_no_bot_runs() {
-    let damages: [fn(&Sandbox); 2] = [
+    let damages: [fn(&Sandbox); 3] = [
         |sandbox| fs::remove_file(sandbox.session_file("session.json")).unwrap(),
         |sandbox| fs::write(sandbox.session_file("session.json"), "x").unwrap(),
+        |sandbox| sandbox.edit_record(|record| record["session"] = json!(null)),
     ];
     for damage in damages {
         let sandbox = Sandbox::new();
@@ -433,9 +437,10 @@ async fn requesters_of_a_session_that_is_stopped_without_a_bot_are_answered_by_t
     assert!(owner.handle_next(DEADLINE).await, "it is spawned");
     drop(owner);
     let folder = sandbox.path("sessions");
+    // It ended unnoticed.
+    sandbox.kill_the_process();
     let report = offline::stop(&folder, &website(), 10 * SECOND).await;
-    assert!(report.unwrap().is_some());
-    assert!(sandbox.processes().is_empty());
+    assert_eq!(report.unwrap().map(|it| it.processes), Some(0));
 
     let mut owner = Owner::restore(&sandbox, sandbox.project("silent"));
     let outcome = owner.outcome().await;
@@ -463,7 +468,9 @@ async fn an_interrupted_stop_without_a_bot_is_no_unexpected_exit_to_the_next_one
         report = offline::stop(&folder, &website, 3600 * SECOND) => panic!("{report:?}"),
         on_record = timeout(DEADLINE, is_on_record) => on_record.expect("it is written down first"),
     }
-    sandbox.kill_the_process();
+    assert!(offline::status(&folder).unwrap()[0].is_active());
+    let again = offline::stop(&folder, &website, Duration::ZERO).await;
+    assert!(again.unwrap().is_some());
     let mut owner = Owner::restore(&sandbox, project);
     assert_eq!(owner.outcome().await.ending, Ending::Stopped);
 }
