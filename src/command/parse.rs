@@ -713,6 +713,7 @@ mod tests {
             ("!rc start", is(Verb::Start, "")),
             ("  !rc   start\twebsite ", is(Verb::Start, "website")),
             ("!RC Start website", is(Verb::Start, "website")),
+            ("!rc start @build1", is(Verb::Start, "")),
             ("!rc start ../etc", is(Verb::Start, "../etc")),
             ("!rc stop", is(Verb::Stop, "")),
             ("!rc stop api-2.x", is(Verb::Stop, "api-2.x")),
@@ -744,6 +745,7 @@ mod tests {
             ("!rc strat", unknown("strat", Some("start"))),
             ("!rc Strat website", unknown("Strat", Some("start website"))),
             ("!rc dance", unknown("dance", None)),
+            ("!rc st", unknown("st", None)),
             (
                 "!rc strat a@b --name “c d”",
                 unknown("strat", Some("start a@b --name “c d”")),

@@ -307,6 +307,20 @@ mod tests {
     }
 
     #[test]
+    fn a_room_is_encrypted_if_its_state_says_so_or_ever_did() {
+        let encryption = |key: &str| json!({ "type": "m.room.encryption", "state_key": key, "sender": "@alice:x.y", "content": {} });
+        for (events, was_encrypted, expected) in [
+            (json!([create_event()]), false, false),
+            (json!([create_event()]), true, true),
+            (json!([create_event(), encryption("")]), false, true),
+            (json!([create_event(), encryption("else")]), false, false),
+        ] {
+            let facts = RoomFacts::of(&state(events), alice(), was_encrypted);
+            assert_eq!(facts.unwrap().encrypted, expected);
+        }
+    }
+
+    #[test]
     fn unreadable_events_open_a_room_to_nobody() {
         let event = |kind: &str, key: &str, content: Value| json!({ "type": kind, "state_key": key, "sender": "@alice:x.y", "content": content });
         let facts =

@@ -544,12 +544,19 @@ mod tests {
     #[test]
     fn only_well_formed_encrypted_events_get_through() {
         let plain = |kind| json!({ "type": kind, "sender": "@m:x", "content": {} });
+        let altered = |field: &str, value: Value| {
+            let mut event = encrypted("@m:x", KEY);
+            event["content"][field] = value;
+            event
+        };
         let (needed, dropped) = read(&[
             encrypted("@a:x", KEY),
             plain("m.forwarded_room_key"),
             encrypted("@b:x", KEY),
             encrypted("@m:x", "short"),
             encrypted("@m:x", &malformed()[2]),
+            altered("algorithm", json!("m.megolm.v1.aes-sha2")),
+            altered("ciphertext", json!({})),
             plain(NEEDED),
             plain("m.room_key_request"),
             json!(7),
@@ -562,7 +569,9 @@ mod tests {
         let plain = ["m.forwarded_room_key", "m.room_key_request"];
         assert_eq!(
             dropped,
-            [plain[0], ill, ill, ill, plain[1], no_head, no_head]
+            [
+                plain[0], ill, ill, ill, ill, ill, plain[1], no_head, no_head
+            ]
         );
     }
 
@@ -603,6 +612,10 @@ mod tests {
         let part = quarantine.sync_answer("a", body.to_string().into());
         assert!(read_part(&part).1.is_empty() && quarantine.finish_step());
         assert_eq!(kinds(), [SignalKind::Ping]);
+        let flood = vec![signal("$3", "pong"); MOST_SIGNALS + 1];
+        let body = json!({ "next_batch": "b", "to_device": { "events": flood } });
+        quarantine.sync_answer("a", body.to_string().into());
+        assert_eq!(kinds().len(), MOST_SIGNALS);
     }
 
     #[test]
@@ -831,7 +844,11 @@ mod tests {
         let again = begin + FIRST_BLOCK;
         state.note_offence("@m:x".to_owned(), again);
         assert!(!state.accepts_from("@m:x", again + 10 * HOUR));
-        assert!(state.accepts_from("@m:x", again + REPEATED_BLOCK));
+        let much_later = again + REPEATED_BLOCK;
+        assert!(state.accepts_from("@m:x", much_later));
+        // The earlier ones are forgotten.
+        state.note_offence("@m:x".to_owned(), much_later);
+        assert!(state.accepts_from("@m:x", much_later + FIRST_BLOCK));
     }
 
     #[test]
@@ -840,9 +857,12 @@ mod tests {
         let mut state = quarantine.state();
         let begin = SystemTime::now();
         for number in 0..2_000 {
-            state.note_offence(format!("@{number}:x"), begin);
+            let earlier = Duration::from_millis(2_000 - number);
+            state.note_offence(format!("@{number}:x"), begin - earlier);
         }
         assert_eq!(state.offenders.len(), MOST_OFFENDERS);
+        assert!(!state.offenders.contains_key("@999:x"));
+        assert!(state.offenders.contains_key("@1000:x"));
         assert!(state.is_under_attack(begin));
         assert!(
             state.accepts_from("@stranger:x", begin),
@@ -861,5 +881,8 @@ mod tests {
         let dropped = |number| Dropped::new(&format!("@{number}:x"), "m.dummy");
         state.log_dropped((0..1_000).map(dropped).collect());
         assert_eq!(state.logged.len(), MOST_LINES);
+        state.logging_since -= HOUR + Duration::from_secs(1);
+        state.log_dropped(vec![dropped(0)]);
+        assert_eq!(state.logged.len(), 1);
     }
 }

@@ -615,6 +615,32 @@ mod tests {
         assert!(!is_past(json!({})));
     }
 
+    /// The sender sets the time of an event, and the homeserver its age.
+    #[test]
+    fn a_command_is_as_old_as_its_sender_or_the_homeserver_says_and_not_from_the_future() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let (inbox, _waiting) = inbox(folder.path(), SystemTime::UNIX_EPOCH, false);
+        let (minute, too_old) = (Duration::from_mins(1), Duration::from_mins(3));
+        for (number, (sent, age, dropped)) in [
+            (now - minute, Some(60_000), None),
+            (now - minute, None, None),
+            (now + minute, Some(0), None),
+            (now - too_old, Some(0), Some(Dropped::TooOld)),
+            (now - too_old, None, Some(Dropped::TooOld)),
+            (now, Some(180_000), Some(Dropped::TooOld)),
+            (now + minute, Some(180_000), Some(Dropped::TooOld)),
+            (now + too_old, Some(0), Some(Dropped::FromTheFuture)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let command = command(&format!("${number}"), sent, age);
+            let accepted = accept(&inbox, &command, now);
+            assert_eq!(accepted.err(), dropped, "case {number}");
+        }
+    }
+
     #[tokio::test]
     async fn an_event_is_not_lost_while_the_queue_is_full() {
         let folder = tempfile::tempdir().unwrap();

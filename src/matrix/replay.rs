@@ -241,6 +241,17 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_cannot_be_saved_does_not_count() {
+        let (folder, path) = file();
+        let counted = ReplayProtection::load(path, AGE).unwrap();
+        drop(folder);
+        let event = event_id!("$event");
+        let inserted = counted.insert(event, Some(&place(0)), SystemTime::now());
+        assert!(matches!(inserted, Err(Fault::File { .. })));
+        assert!(!counted.has_event(event) && !counted.has_place(&place(0)));
+    }
+
+    #[test]
     fn an_incomplete_last_line_harms_no_other() {
         let (_folder, path) = file();
         let whole = place(1).to_line();

@@ -218,7 +218,7 @@ impl DirectMessages {
 
 #[cfg(test)]
 mod tests {
-    use matrix_sdk::ruma::room_id;
+    use matrix_sdk::ruma::{room_id, user_id};
 
     use super::*;
 
@@ -288,6 +288,26 @@ mod tests {
         let entered = admin_room.enter(room_id!("!a:x.y"), SystemTime::now());
         assert!(matches!(entered, Err(Fault::File { .. })));
         assert_eq!(admin_room.id(), None);
+    }
+
+    #[test]
+    fn the_latest_of_the_replaced_direct_messages_stay_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = MatrixFolder::new(folder.path().to_owned());
+        let (alice, bob) = (user_id!("@alice:x.y"), user_id!("@bob:x.y"));
+        let rooms: Vec<_> = (0..=MOST_REPLACED + 1)
+            .map(|number| RoomId::parse(format!("!{number}:x.y")).unwrap())
+            .collect();
+        let known = DirectMessages::load(&folder).unwrap();
+        for room in &rooms {
+            known.replace(alice, room).unwrap();
+        }
+        let (current, replaced) = rooms.split_last().unwrap();
+        for known in [known, DirectMessages::load(&folder).unwrap()] {
+            assert_eq!(known.with(alice).as_ref(), Some(current));
+            assert_eq!(known.replaced(alice), replaced[1..]);
+            assert!(known.with(bob).is_none() && known.replaced(bob).is_empty());
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Each reason to refuse, and what is not one.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use matrix_sdk::ruma::{
     Int, RoomVersionId,
@@ -13,6 +13,7 @@ use matrix_sdk::ruma::{
 };
 
 use super::*;
+use crate::remote_control::{Beginning, Options};
 
 fn alice() -> &'static UserId {
     user_id!("@alice:example.org")
@@ -197,6 +198,44 @@ fn a_list_of_users_narrows_and_never_widens() {
     let not_listed = Denied::NoPower(NoPower::NotListed);
     assert_eq!(decide_listed(bob(), &facts), Err(not_listed));
     assert_eq!(decide_listed(alice(), &facts), too_low(0));
+}
+
+#[test]
+fn a_session_needs_the_level_of_its_project_and_of_its_options_and_an_unknown_project_the_highest()
+{
+    let text = "homeserver: { url: http://127.0.0.1:1, server_name: x.y }
+admin_room: \"#admins:x.y\"
+authorization: { power_level: 50 }
+sessions: { permission_modes: [default, plan: 60, bypassPermissions: 100] }
+projects:
+  api: { directory: /srv/api, power_level: 75 }
+  website: { directory: /srv/website, power_level: 40 }
+project_roots: [{ directory: /home, power_level: 80 }]
+";
+    let config = Config::from_text(Path::new("/config.yaml"), text).unwrap();
+    let level = |policy: Policy| policy.authorization.power_level;
+    assert_eq!(level(Policy::of_any(&config)), 40);
+    assert_eq!(level(Policy::of_no_project(&config)), 50);
+    for (project, other, modes) in [
+        (Some("api"), 75, [75, 75, 100, NOBODY]),
+        (Some("website"), 40, [40, 60, 100, NOBODY]),
+        (None, 80, [80, 80, 80, 80]),
+    ] {
+        let configured = project.and_then(|name| config.projects.get(&name.parse().unwrap()));
+        assert_eq!(configured.is_some(), project.is_some());
+        assert_eq!(level(Policy::of_project(&config, configured)), other);
+        let of_modes = ["default", "plan", "bypassPermissions", "gone"].map(|mode| {
+            let start = Start {
+                beginning: Beginning::Fresh,
+                options: Options {
+                    mode: Some(mode.to_owned()),
+                    ..Options::default()
+                },
+            };
+            level(Policy::of_session(&config, configured, &start))
+        });
+        assert_eq!(of_modes, modes, "{project:?}");
+    }
 }
 
 #[test]

@@ -574,6 +574,15 @@ mod tests {
             assert_eq!(part["to_device"]["events"], json!([events[1]]));
             let (asked, _) = setting.answer(sync(token), &reply).await;
             assert_eq!(asked, expected);
+            // Events are backfilled up to the token of the last sync.
+            let homeserver = Forwarder::homeserver();
+            let gap = format!("{homeserver}/messages?from=t1&to={token}&dir=b");
+            let (asked, _) = setting.answer(setting.http.get(gap), &reply).await;
+            let to = query.replace("since", "to");
+            assert_eq!(
+                asked,
+                format!("GET /base/messages?from=t1&{to}dir=b HTTP/1.1")
+            );
         }
     }
 
