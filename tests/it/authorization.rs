@@ -202,8 +202,15 @@ async fn a_command_of_while_the_bot_was_away_is_judged_by_how_things_are_when_it
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_waits_too_long_for_the_homeserver_is_ignored() {
-    let (alice, proxy, bot) =
-        behind_proxy(|bot| bot.configure(|config| config["max_command_age"] = json!("15s"))).await;
+    tokio::join!(assert_waits_too_long(true), assert_waits_too_long(false));
+}
+
+async fn assert_waits_too_long(encrypted: bool) {
+    let (alice, proxy, bot) = behind_proxy(|bot| {
+        bot.encrypted_admin_room(encrypted)
+            .configure(|config| config["max_command_age"] = json!("15s"))
+    })
+    .await;
     bot.request(&alice, "status").await;
     let held = proxy.on(Request::reads_event).times(1).hold();
     let sent = SystemTime::now();

@@ -13,7 +13,7 @@ async fn a_plain_room_that_is_encrypted_later_takes_no_plain_command_from_then_o
         .await;
     let sent = bot.start_session(&alice, "website").await;
     // Where commands need no encryption, the sender's identity counts all the same.
-    bot.start_session(&bob, "website").await;
+    bot.request(&bob, "status").await;
     let intruder = bob.with_another_identity().await;
     let answer = bot.request(&intruder, "start").await;
     answer.says("your cross-signing identity has changed since I pinned it");

@@ -89,6 +89,9 @@ async fn a_project_with_autostart_sends_its_link_only_to_those_who_may_have_it()
     bot.wait_for_log("why=\"NoPower").await;
     assert!(bob.never_read(&sent.link));
     assert!(bot.links_of(&bob).is_empty());
+    // She has not commanded anything, and her identity is pinned.
+    let identity = on_host(&bot, &["trust", alice.user_id().as_str()]);
+    identity.says("They are the same");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use matrix_sdk::ruma::{
-    OwnedUserId, RoomId, UserId,
+    DeviceId, OwnedDeviceId, OwnedUserId, RoomId, UserId,
     api::client::keys::{claim_keys, get_keys},
     events::room::message::RoomMessageEventContent,
 };
@@ -20,13 +20,14 @@ use super::{
     },
 };
 
-/// The id of its device.
+/// The id of its device, unless it takes that of another one.
 const DEVICE: &str = "IMPOSTOR";
 
 /// A made-up device, and perhaps a made-up identity that signs it.
 #[derive(Debug)]
 pub(crate) struct Impostor {
     user: OwnedUserId,
+    device: OwnedDeviceId,
     machine: OlmMachine,
     device_keys: Value,
     one_time_keys: Map<String, Value>,
@@ -43,14 +44,19 @@ impl Impostor {
 
     /// An identity that replaces the user's own, with one device.
     pub(crate) async fn identity_of(user: &UserId) -> Self {
-        let machine = OlmMachine::new(user, DEVICE.into()).await;
+        Self::identity_with_device(user, DEVICE.into()).await
+    }
+
+    /// The same, and its device has this id.
+    pub(crate) async fn identity_with_device(user: &UserId, device: &DeviceId) -> Self {
+        let machine = OlmMachine::new(user, device).await;
         let made = machine.bootstrap_cross_signing(true).await.unwrap();
         let key = |key| serde_json::to_value(key).unwrap();
         let keys = made.upload_signing_keys_req;
         let identity = [keys.master_key, keys.self_signing_key].map(|it| key(it.unwrap()));
         let signatures = serde_json::to_value(&made.upload_signatures_req.signed_keys).unwrap();
         let mut impostor = Self::new(machine, Some(identity)).await;
-        let by_identity = &signatures[user.as_str()][DEVICE]["signatures"][user.as_str()];
+        let by_identity = &signatures[user.as_str()][device.as_str()]["signatures"][user.as_str()];
         let all = impostor.device_keys["signatures"][user.as_str()].as_object_mut();
         all.unwrap()
             .extend(by_identity.as_object().unwrap().clone());
@@ -70,6 +76,7 @@ impl Impostor {
         };
         Self {
             user: machine.user_id().to_owned(),
+            device: machine.device_id().to_owned(),
             device_keys: serde_json::to_value(upload.device_keys.unwrap()).unwrap(),
             machine,
             one_time_keys,
@@ -80,14 +87,14 @@ impl Impostor {
     /// From now on the homeserver shows the device, and the identity if there is one, to the bot.
     pub(crate) fn show(&self, proxy: &Proxy) {
         let (user, device) = (self.user.clone(), self.device_keys.clone());
-        let identity = self.identity.clone();
+        let (id, identity) = (self.device.clone(), self.identity.clone());
         proxy
             .on(Request::queries_keys)
             .rewrite(move |request, answer| {
                 if request.json["device_keys"].get(user.as_str()).is_none() {
                     return;
                 }
-                answer["device_keys"][user.as_str()][DEVICE] = device.clone();
+                answer["device_keys"][user.as_str()][id.as_str()] = device.clone();
                 for (kind, key) in ["master_keys", "self_signing_keys"]
                     .iter()
                     .zip(identity.iter().flatten())
@@ -96,13 +103,16 @@ impl Impostor {
                 }
             });
         let (user, one_time_key) = (self.user.clone(), self.one_time_keys.iter().next());
-        let one_time_key = json!(BTreeMap::from_iter(one_time_key));
+        let (id, one_time_key) = (
+            self.device.clone(),
+            json!(BTreeMap::from_iter(one_time_key)),
+        );
         proxy
             .on(Request::claims_keys)
             .rewrite(move |request, answer| {
                 let claimed = &request.json["one_time_keys"][user.as_str()];
-                if claimed.get(DEVICE).is_some() {
-                    answer["one_time_keys"][user.as_str()][DEVICE] = one_time_key.clone();
+                if claimed.get(id.as_str()).is_some() {
+                    answer["one_time_keys"][user.as_str()][id.as_str()] = one_time_key.clone();
                 }
             });
         proxy.inject(json!({ "device_lists": { "changed": [self.user] } }));
@@ -110,7 +120,7 @@ impl Impostor {
 
     /// Whether the bot has sent the device a key.
     pub(crate) fn got_a_key(&self, proxy: &Proxy) -> bool {
-        proxy.keys_for(&self.user).contains(DEVICE)
+        proxy.keys_for(&self.user).contains(self.device.as_str())
     }
 
     /// Sends a message in the user's name, encrypted for the bot. `through` queries the bot's keys.
