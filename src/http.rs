@@ -3,7 +3,9 @@
 use std::{error::Error, fmt};
 
 use matrix_sdk::reqwest::{
-    self, Client, ClientBuilder, RequestBuilder, Response, StatusCode, header::HeaderMap, redirect,
+    self, Client, ClientBuilder, RequestBuilder, Response, StatusCode,
+    header::{HeaderMap, LOCATION},
+    redirect,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -14,6 +16,8 @@ const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
 
 /// A homeserver's response.
 pub(crate) struct Answer {
+    /// Where it came from, after any redirections.
+    pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
 }
@@ -37,7 +41,10 @@ pub(crate) enum Cause {
         message: String,
     },
     /// Not from the homeserver, but from a reverse proxy before it or from another server.
-    Page { status: u16 },
+    Page {
+        status: u16,
+        redirects_to: Option<Url>,
+    },
     /// Not the JSON that was requested.
     Nonsense,
 }
@@ -54,7 +61,10 @@ impl fmt::Display for Cause {
                 formatter,
                 "the homeserver answers {status} {code} ({message})"
             ),
-            Self::Page { status } => {
+            Self::Page {
+                status,
+                redirects_to,
+            } => {
                 let reason = StatusCode::from_u16(*status).ok();
                 let reason = reason.and_then(|status| status.canonical_reason());
                 let who = match status {
@@ -62,9 +72,30 @@ impl fmt::Display for Cause {
                     401 | 403 | 429 => "from a reverse proxy, not from the homeserver",
                     _ => "this is not the answer of a homeserver",
                 };
-                write!(formatter, "{status} {} ({who})", reason.unwrap_or_default())
+                write!(formatter, "{status} {}", reason.unwrap_or_default())?;
+                if let Some(url) = redirects_to {
+                    write!(formatter, " to {url}")?;
+                }
+                write!(formatter, " ({who})")
             }
             Self::Nonsense => formatter.write_str("the answer is not what Matrix prescribes"),
+        }
+    }
+}
+
+impl Cause {
+    /// For a response that the homeserver did not send.
+    pub(crate) fn page(response: &Response) -> Self {
+        let location = response.headers().get(LOCATION);
+        let location = location.filter(|_| response.status().is_redirection());
+        let redirects_to = location.and_then(|location| {
+            let mut url = response.url().join(location.to_str().ok()?).ok()?;
+            url.set_query(None);
+            Some(url)
+        });
+        Self::Page {
+            status: response.status().as_u16(),
+            redirects_to,
         }
     }
 }
@@ -90,25 +121,23 @@ pub(crate) async fn send(request: RequestBuilder) -> Result<Answer, Cause> {
     let unreachable = |error: reqwest::Error| Cause::Unreachable(innermost(&error));
     let mut response = request.send().await.map_err(unreachable)?;
     let status = response.status();
+    let url = response.url().clone();
+    let page = Cause::page(&response);
     let headers = std::mem::take(response.headers_mut());
     let text = read(&mut response).await.map_err(unreachable)?;
     let text = text.ok_or(Cause::Nonsense)?;
-    let status_code = status.as_u16();
-    let page = Cause::Page {
-        status: status_code,
-    };
     let Ok(body) = serde_json::from_slice::<Value>(&text) else {
         return Err(page);
     };
     if status.is_success() {
-        return Ok(Answer { headers, body });
+        return Ok(Answer { url, headers, body });
     }
     let part = |key| body.get(key).and_then(Value::as_str);
     let Some(code) = part("errcode") else {
         return Err(page);
     };
     Err(Cause::Refused {
-        status: status_code,
+        status: status.as_u16(),
         code: code.to_owned(),
         message: part("error").unwrap_or_default().to_owned(),
     })

@@ -89,7 +89,7 @@ impl Trouble {
     pub(super) fn is_refusal(&self) -> bool {
         matches!(
             self.cause,
-            Cause::Refused { .. } | Cause::Page { status: 500 }
+            Cause::Refused { .. } | Cause::Page { status: 500, .. }
         )
     }
 
@@ -98,7 +98,7 @@ impl Trouble {
         match &self.cause {
             Cause::Unreachable(_) => false,
             Cause::Refused { status, .. } => *status == 404,
-            Cause::Page { status } => !matches!(status, 401 | 403 | 429 | 500..),
+            Cause::Page { status, .. } => !matches!(status, 401 | 403 | 429 | 500..),
             Cause::Nonsense => true,
         }
     }
@@ -109,17 +109,21 @@ impl Trouble {
             Cause::Unreachable(_) => {
                 "start the homeserver, and check the network and any reverse proxy between it and this host"
             }
-            Cause::Refused { status: 429, .. } | Cause::Page { status: 429 } => {
+            Cause::Refused { status: 429, .. } | Cause::Page { status: 429, .. } => {
                 "check again in a minute"
             }
-            Cause::Page { status: 502..=504 } => {
+            Cause::Page {
+                status: 502..=504, ..
+            } => {
                 "start the homeserver, or correct the address to which the reverse proxy passes requests"
             }
-            Cause::Page { status: 401 | 403 } => {
+            Cause::Page {
+                status: 401 | 403, ..
+            } => {
                 "let the reverse proxy or firewall before the homeserver pass all requests below `/_matrix`, without a log-in \
                  or a filter of its own"
             }
-            Cause::Refused { .. } | Cause::Page { status: 500.. } | Cause::Nonsense => {
+            Cause::Refused { .. } | Cause::Page { status: 500.., .. } | Cause::Nonsense => {
                 "look this request up in the logs of the homeserver and of any reverse proxy before it"
             }
             Cause::Page { .. } => {

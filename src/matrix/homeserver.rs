@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet, path::Path, time::Duration};
 
-use hyper::{Response, StatusCode, header};
+use hyper::{Response, StatusCode, body::Bytes, header};
 use matrix_sdk::{
     HttpError,
     reqwest::{self, Client, ClientBuilder},
@@ -18,13 +18,14 @@ use matrix_sdk::{
         },
     },
 };
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use url::Url;
 
 use super::Fault;
 use crate::{
     config::Config,
-    http::{self, Answer},
+    http::{self, Answer, Cause},
     secret::Token,
 };
 
@@ -77,8 +78,10 @@ impl Homeserver {
                 Cow::Owned(versions),
             )
             .map_err(HttpError::IntoHttp)?;
-        let request = request.try_into().map_err(HttpError::Reqwest)?;
+        let request: reqwest::Request = request.try_into().map_err(HttpError::Reqwest)?;
+        let name = format!("{} {}", request.method(), request.url().path());
         let mut answer = self.http.execute(request).await?;
+        let words = page_in_words(&answer, &name);
         let body = http::read(&mut answer).await?;
         let status = if is_page(&answer) || body.is_none() {
             StatusCode::BAD_GATEWAY
@@ -86,7 +89,8 @@ impl Homeserver {
             answer.status()
         };
         let headers = std::mem::take(answer.headers_mut());
-        let mut response = Response::new(body.unwrap_or_default());
+        let body = body.filter(|body| serde_json::from_slice::<IgnoredAny>(body).is_ok());
+        let mut response = Response::new(body.map_or(words, Bytes::from));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(R::IncomingResponse::try_from_http_response(response)?)
@@ -108,6 +112,13 @@ pub(super) fn is_page(answer: &reqwest::Response) -> bool {
     let kind = answer.headers().get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     answer.status().as_u16() < 400 && !kind.starts_with("application/json")
+}
+
+/// What the SDK gets in place of a page, of which its errors would only say that it is not JSON. It has no `errcode`, and so
+/// counts as no refusal.
+pub(super) fn page_in_words(answer: &reqwest::Response, request: &str) -> Bytes {
+    let words = format!("{request}: {}", Cause::page(answer));
+    Value::from(words).to_string().into()
 }
 
 /// How long an answer may take that only makes a message more precise.
@@ -137,7 +148,7 @@ impl HomeserverKind {
             get(&["_matrix", "federation", "v1", "version"]),
         );
         let version = version.map_or(Value::Null, |answer| answer.body);
-        let Ok(Answer { headers, body }) = versions else {
+        let Ok(Answer { headers, body, .. }) = versions else {
             return Self::of(&version, &Value::Null, "");
         };
         let header = headers.get(header::SERVER);

@@ -38,7 +38,7 @@ use crate::{
         fault::LONGEST_WAIT,
         folder::file_fault,
         guard::{self, Quarantine},
-        homeserver::{http_client, is_page, no_http_client},
+        homeserver::{http_client, is_page, no_http_client, page_in_words},
     },
     private_socket::PrivateSocket,
     secret::Token,
@@ -233,8 +233,9 @@ impl Route {
             Err(error) => debug!(error = %Chain(error), "the homeserver still cannot be reached"),
         }
         let answer = answer?;
+        let page = page_in_words(&answer, &name);
         if is_page(&answer) {
-            let mut absent = Response::new(Body::default());
+            let mut absent = Response::new(page.into());
             *absent.status_mut() = StatusCode::BAD_GATEWAY;
             return Ok(absent);
         }
@@ -249,7 +250,8 @@ impl Route {
             // The SDK decides by the error code, whatever the status.
             (status, _) if status.is_client_error() || status.is_server_error() => {
                 debug!(%status, request = name, "the homeserver answers with an error");
-                let mut answer = with_body(answer, |body| rewritten_error(&name, body)).await?;
+                let mut answer =
+                    with_body(answer, |body| rewritten_error(&name, &body, page)).await?;
                 bound_retry_after(answer.headers_mut());
                 answer
             }
@@ -328,9 +330,9 @@ async fn with_body(
 
 /// The error for the SDK: with the request that failed, which the SDK's own errors do not name; and with a bounded wait, as the
 /// SDK sleeps as long as the homeserver wants.
-fn rewritten_error(request: &str, body: Bytes) -> Bytes {
-    let Ok(Value::Object(mut answer)) = serde_json::from_slice(&body) else {
-        return body;
+fn rewritten_error(request: &str, body: &[u8], page: Bytes) -> Bytes {
+    let Ok(Value::Object(mut answer)) = serde_json::from_slice(body) else {
+        return page;
     };
     let longest = u64::try_from(LONGEST_WAIT.as_millis()).unwrap_or(u64::MAX);
     if let Some(wait) = answer.get_mut("retry_after_ms")
@@ -626,18 +628,35 @@ mod tests {
     #[tokio::test]
     async fn a_page_of_a_proxy_becomes_a_bad_gateway() {
         let setting = Setting::new().await;
-        for page in [
-            "200 OK\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\npage",
-            "200 OK\r\ncontent-length: 0\r\n\r\n",
-            "204 No Content\r\n\r\n",
-            "302 Found\r\nlocation: /maintenance\r\ncontent-length: 0\r\n\r\n",
-            "308 Permanent Redirect\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+        for (page, words) in [
+            (
+                "200 OK\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\npage",
+                "200 OK (",
+            ),
+            ("200 OK\r\ncontent-length: 0\r\n\r\n", "200 OK ("),
+            ("204 No Content\r\n\r\n", "204 No Content ("),
+            (
+                "302 Found\r\nlocation: /maintenance?for=you\r\ncontent-length: 0\r\n\r\n",
+                "302 Found to http://127.0.0.1:PORT/maintenance (",
+            ),
+            (
+                "308 Permanent Redirect\r\nlocation: https://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+                "308 Permanent Redirect to https://127.0.0.1:1/ (",
+            ),
+            (
+                "502 Bad Gateway\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\npage",
+                "502 Bad Gateway (the reverse proxy does not reach the homeserver",
+            ),
         ] {
             let page = page.replacen("\r\n", "\r\nconnection: close\r\n", 1);
             let reply = format!("HTTP/1.1 {page}");
-            let (_, answer) = setting.answer(setting.request("/x"), &reply).await;
+            let (_, answer) = setting.answer(setting.request("/x?y"), &reply).await;
             assert_eq!(answer.status(), 502, "{page}");
-            assert_eq!(answer.text().await.unwrap(), "", "{page}");
+            let port = setting.homeserver.local_addr().unwrap().port();
+            let words = words.replace("PORT", &port.to_string());
+            let said = read_json(answer).await;
+            let said = said.as_str().unwrap();
+            assert!(said.starts_with(&format!("POST /x: {words}")), "{said}");
         }
     }
 
