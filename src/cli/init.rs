@@ -9,11 +9,12 @@ mod templates;
 use std::{
     fs::{self, DirBuilder},
     io::{self, IsTerminal as _},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::fs::{Access, access};
 use url::Url;
 
 use super::{ConfigFile, block_on, misconfigured, print};
@@ -47,7 +48,9 @@ pub(super) fn init(arguments: Init) -> Result<()> {
     if registration == file {
         bail!("registration.yaml is for the registration: name another file with --config");
     }
+    refuse_folder(&file)?;
     refuse_existing([&file, &registration])?;
+    refuse_unwritable(&file)?;
     let missing = arguments.input.missing();
     if !missing.is_empty() && !io::stdin().is_terminal() {
         return Err(misconfigured(anyhow!(
@@ -76,6 +79,36 @@ pub(super) fn init(arguments: Init) -> Result<()> {
         directory,
         kind,
     ))
+}
+
+fn refuse_folder(file: &Path) -> Result<()> {
+    if file.is_dir() || file.as_os_str().as_bytes().ends_with(b"/") {
+        bail!(
+            "{} is a folder: name a file in it with --config, such as {}",
+            file.display(),
+            file.join("config.yaml").display()
+        );
+    }
+    Ok(())
+}
+
+/// What cannot be written after all questions would have to be answered again.
+fn refuse_unwritable(file: &Path) -> Result<()> {
+    let mut folders = file.ancestors().skip(1);
+    let Some(folder) = folders.find(|folder| folder.symlink_metadata().is_ok()) else {
+        return Ok(());
+    };
+    let writable = if folder.is_dir() {
+        access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
+    } else {
+        Err(io::ErrorKind::NotADirectory.into())
+    };
+    writable.with_context(|| {
+        format!(
+            "cannot write in {}: name another place with --config",
+            folder.display()
+        )
+    })
 }
 
 /// Also refuses dangling symbolic links.

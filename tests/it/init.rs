@@ -215,6 +215,23 @@ fn nothing_is_overwritten_and_existing_files_are_reported_before_any_question() 
 }
 
 #[test]
+fn a_place_that_cannot_be_written_is_reported_before_any_question() {
+    let site = empty_site();
+    site.write("file", "mine");
+    for (config, refusal) in [
+        ("../website", "website is a folder: name a file in it"),
+        ("new/", "new/ is a folder: name a file in it"),
+        ("../file/new/config.yaml", "file: name another place"),
+    ] {
+        let (screen, code) = init_at_a_terminal(&site, &["--config", config], "");
+        assert_eq!(code, Some(1));
+        screen.says(refusal);
+        screen.lacks("Homeserver");
+    }
+    assert_bare(&site);
+}
+
+#[test]
 fn a_missing_answer_leaves_nothing_behind() {
     let site = empty_site();
     let (screen, code) =
