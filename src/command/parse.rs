@@ -25,15 +25,16 @@ const DASHES: [char; 6] = [
     '-', '\u{2010}', '\u{2011}', '\u{2013}', '\u{2014}', '\u{2212}',
 ];
 
-/// The quotes around a value of several words, as keyboards in several languages have them. Any of a kind closes what another
-/// opens.
-const QUOTES: [&[char]; 2] = [
+/// The quotes around a value of several words, as keyboards in several languages have them, and the sign around code, as our
+/// answers show names. Any of a kind closes what another opens.
+const QUOTES: [&[char]; 3] = [
     &[
         '"', '\u{201c}', '\u{201d}', '\u{201e}', '\u{201f}', '\u{ab}', '\u{bb}',
     ],
     &[
         '\'', '\u{2018}', '\u{2019}', '\u{201a}', '\u{201b}', '\u{2039}', '\u{203a}',
     ],
+    &['`'],
 ];
 
 /// A parsed command.
@@ -562,6 +563,7 @@ mod tests {
             ("start website --mode plan", mode()),
             ("resume website --mode plan", mode()),
             ("start website --mode “plan”", mode()),
+            ("start `website` --mode `plan`", mode()),
             ("start website --name fix", name("fix")),
             ("start website --name « fix it »", name("fix it")),
             ("start website --name 'fix it'", name("fix it")),
