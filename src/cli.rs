@@ -275,12 +275,19 @@ fn write_registration(
         )));
     };
     let output = output.unwrap_or_else(|| registration.clone());
+    let output = std::path::absolute(output)?;
     let text = generate(&config.bot_user, has_device_management);
     write_new(&output, &text)?;
     let kind = block_on(async { Ok(HomeserverKind::ask(&config.homeserver_url).await) })?;
+    // The bot would go on with the tokens of the other one, which the homeserver does not know.
+    let use_it = if output == *registration {
+        ""
+    } else {
+        " Name it under `appservice.registration` in the configuration."
+    };
     let next = format!(
-        "Wrote {file}, which only you can read.\nNext: {register}. Then run `rcbot run --config {config}`, and invite {bot} to \
-         the admin room.",
+        "Wrote {file}, which only you can read.\nNext: {register}.{use_it} Then run `rcbot run --config {config}`, \
+         and invite {bot} to the admin room.",
         file = output.display(),
         register = kind.how_to_register(&output, &config.bot_user),
         config = shell::word(path),

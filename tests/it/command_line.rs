@@ -105,7 +105,9 @@ fn a_registration_is_written_once_with_fresh_tokens_and_readable_by_nobody_else(
     assert_eq!(site.read("registration.yaml"), text, "it is as it was");
 
     let elsewhere = ["registration", "--output", "other.yaml", "--msc4190"];
-    site.rcbot(&elsewhere).succeeded();
+    let use_it = "Name it under `appservice.registration`";
+    output.lacks(use_it);
+    site.rcbot(&elsewhere).succeeded().says(use_it);
     assert_eq!(site.mode("other.yaml"), 0o600);
     let other = site.read("other.yaml");
     other.says("io.element.msc4190: true\n");
