@@ -6,7 +6,10 @@ use matrix_sdk::ruma::OwnedUserId;
 use super::{ConfigFile, block_on, confirm, load_config, print};
 use crate::{
     bot::{self, OperatorError},
-    config::MasterKey,
+    config::{
+        MasterKey,
+        values::{Kind as _, User},
+    },
     matrix::{IdentityReport, NotAccepted, PinnedIdentity},
     shell,
 };
@@ -17,6 +20,7 @@ pub(super) struct Trust {
     #[command(flatten)]
     config: ConfigFile,
     /// Whose identity, such as @alice:example.org.
+    #[arg(value_parser = User::of_text)]
     user: OwnedUserId,
     /// Accept this key without a question, if it is the one that the homeserver shows.
     #[arg(long, value_name = "KEY")]

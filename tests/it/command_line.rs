@@ -204,5 +204,7 @@ fn wrong_arguments_exit_with_code_2() {
     ] {
         site.rcbot(arguments).failed(2).says("Usage: rcbot");
     }
+    let refusal = site.rcbot(&["trust", "alice"]).failed(2);
+    refusal.says("found \"alice\", wanted a user id");
     site.rcbot(&["--help"]).succeeded().says("registration");
 }
