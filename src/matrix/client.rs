@@ -8,7 +8,10 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     panic::AssertUnwindSafe,
     path::Path,
-    sync::{self, Arc, PoisonError, Weak},
+    sync::{
+        self, Arc, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -72,6 +75,8 @@ pub(crate) struct Matrix {
     pub(super) synced: watch::Sender<Option<OwnedRoomId>>,
     /// Whether the last sync was answered. Shared by all connections.
     pub(super) answers: watch::Sender<bool>,
+    /// Whether the stores of this connection are closed, or are being closed.
+    pub(super) is_closed: Arc<AtomicBool>,
 }
 
 impl Matrix {
@@ -90,6 +95,7 @@ impl Matrix {
 
     /// Closes the stores. Nothing works afterwards.
     pub(crate) async fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
         let closing = AssertUnwindSafe(self.client.pause()).catch_unwind();
         match timeout(CLOSE_TIMEOUT, closing).await {
             Ok(Ok(Ok(()))) => {}
