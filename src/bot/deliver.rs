@@ -609,7 +609,7 @@ mod tests {
     use super::{super::tests::silent_bot, *};
     use crate::{
         config::{Authorization, Devices, RequireEncryptedCommands},
-        remote_control::SessionId,
+        remote_control::{Beginning, Options, SessionId, Start},
     };
 
     #[tokio::test]
@@ -641,6 +641,32 @@ mod tests {
         };
         bot.on_delivered(delivery, Ok(sent));
         assert_eq!(bot.tasks.len(), 1, "the redaction, and no message");
+    }
+
+    #[tokio::test]
+    async fn a_link_needs_the_level_of_the_options_of_its_session() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (mut bot, _) = silent_bot(folder.path());
+        let website = "website".parse().unwrap();
+        let level = |bot: &Bot| {
+            let policy = bot.policy_for(&website, bot.session_of(&website).as_ref());
+            policy.authorization.power_level
+        };
+        assert_eq!(level(&bot), 50);
+        let options = Options {
+            mode: Some("bypassPermissions".to_owned()),
+            ..Options::default()
+        };
+        let start = Start {
+            beginning: Beginning::Fresh,
+            options,
+        };
+        let request = Request {
+            requester: "@alice:x.y".to_owned(),
+            reference: ReplyTarget::Nobody.to_text(),
+        };
+        drop(bot.remote_control.start(&website, start, request));
+        assert_eq!(level(&bot), 100);
     }
 
     #[test]

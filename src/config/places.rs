@@ -110,6 +110,14 @@ mod tests {
         assert_eq!(places.projects, graces.into());
         assert!(places.problems.unwrap().to_string().contains("admin_rom"));
 
+        let places = load(
+            "homeserver: { url: http://127.0.0.1:1, server_name: x.y }\nadmin_room: \"#admins:x.y\"\n\
+             project_roots: [{ directory: a, stop_grace: 70s }, { directory: b, stop_grace: 2s }]\n",
+        )
+        .unwrap();
+        assert_eq!(places.stop_grace, Duration::from_secs(70), "the longest");
+        assert!(places.problems.is_none());
+
         let places = load("projects: []\n").unwrap();
         assert_eq!(places.data_dir, folder.path().join("data"));
         for text in [

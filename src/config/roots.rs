@@ -246,6 +246,7 @@ mod tests {
         let project = config.project(&name("website")).unwrap().project;
         let real = folder.path().canonicalize().unwrap();
         assert_eq!(project.directory, real.join("src/website"));
+        assert!(project.is_found);
         assert_eq!(project.settings.stop_grace.as_secs(), 7);
         let seen = config.look_below_roots().roots.remove(0).unwrap();
         assert_eq!((seen.unfit, seen.outside), (1, 0));

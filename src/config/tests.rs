@@ -73,6 +73,23 @@ fn ringing_events_are_of_the_project_the_root_or_sessions() {
 }
 
 #[test]
+fn an_unknown_project_needs_the_highest_level_that_it_may_have_needed() {
+    let levels = |more: &str| {
+        let config = parse(&format!("{BASE}{more}")).unwrap();
+        (config.least_power_level(), config.power_level_of_unknown())
+    };
+    assert_eq!(levels("authorization: { power_level: 50 }"), (50, 50));
+    let of_projects = "    power_level: 20\n  api: { directory: /srv/api, power_level: 70 }\n";
+    assert_eq!(levels(of_projects), (20, 100));
+    // A root without a level has the common one.
+    let lower = "project_roots: [{ directory: /a, power_level: 10 }, /b]";
+    assert_eq!(levels(lower), (10, 100));
+    let higher = "authorization: { power_level: 50 }\n\
+                  project_roots: [{ directory: /a, power_level: 60 }, { directory: /b, power_level: 70 }]";
+    assert_eq!(levels(higher), (50, 70));
+}
+
+#[test]
 fn the_minimal_configuration_has_the_documented_defaults() {
     let config = parse(BASE).unwrap();
     let mut example = parse(EXAMPLE).unwrap();

@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, fs, path::Path, time::Duration};
 
 use rcbot::remote_control::{
-    Cause, Connection, Ending, Exit, Notice, Phase, Restart, WARNING,
+    Cause, Connection, Ending, Exit, NotSpawned, Notice, Phase, Restart, WARNING,
     offline::{self, SessionReport},
 };
 use serde_json::json;
@@ -372,6 +372,23 @@ async fn what_ended_while_no_bot_ran_is_started_again_where_that_is_wanted() {
         owner.stop_and_wait().await;
         assert_eq!(owner.phase(), None);
     }
+}
+
+#[tokio::test]
+async fn a_found_project_is_not_started_where_a_symbolic_link_has_replaced_its_folder() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("");
+    project.is_found = true;
+    project.directory = sandbox.path("").canonicalize().unwrap().join("found");
+    std::os::unix::fs::symlink("website", &project.directory).unwrap();
+    let mut owner = Owner::starting(&sandbox, project);
+    let ending = owner.outcome().await.ending;
+    let is_gone = |reason: &NotSpawned| matches!(reason, NotSpawned::DirectoryGone { .. });
+    assert!(
+        matches!(&ending, Ending::NotSpawned(reason) if is_gone(reason)),
+        "{ending:?}"
+    );
+    assert!(sandbox.standin_records().is_empty());
 }
 
 /// The status of the only project, and whether anything of its session runs.
