@@ -607,8 +607,12 @@ mod tests {
         for folder in folders() {
             let log = folder.path().join("log");
             let sandbox = Sandbox::new();
-            let mut launch = sandbox
-                .launch("i=0; while [ ! -e enough ]; do i=$((i+1)); echo $i; done; echo $i > last");
+            // It waits where it is half of the limit ahead, as what is further behind is skipped.
+            let mut launch = sandbox.launch(
+                "i=0; while [ ! -e enough ]; do i=$((i+1)); echo $i; case $i in *00)
+                while read seen < read && [ $((i*7)) -gt $((seen+500000)) -a ! -e enough ]; do sleep 0.01; done;;
+                esac; done; echo $i > last",
+            );
             launch.stdout.clone_from(&log);
             fs::write(&log, "").unwrap();
             let mut follower = Follower::new(log.clone(), ReadFrom::First, LIMIT);
@@ -616,6 +620,7 @@ mod tests {
             let mut seen = Vec::new();
             while follower.freed < LIMIT {
                 seen.extend(next(&mut follower).await);
+                fs::write(sandbox.path("read"), format!("{}\n", seen.len())).unwrap();
             }
             fs::write(sandbox.path("enough"), "").unwrap();
             within_deadline(super::super::exited(&writer))
