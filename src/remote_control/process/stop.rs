@@ -87,11 +87,15 @@ pub(crate) async fn stop(
     let started = Instant::now();
     let mut tree = ProcessTree::new(leader, mark);
     let (mut generations, mut freezes) = (0, 0);
+    // The leader gets half of the grace, and then all of them the other half: also where this process got no processor meanwhile.
+    let half = grace / 2;
+    let mut all_asked: Option<Instant> = None;
     while generations <= GENERATIONS {
-        let elapsed = started.elapsed();
-        let means = if elapsed < grace / 2 && generations < PATIENCE {
+        let is_patient = generations < PATIENCE && !grace.is_zero();
+        let means = if is_patient && started.elapsed() < half {
             Means::AskLeader
-        } else if elapsed < grace && generations < PATIENCE {
+        } else if is_patient && all_asked.is_none_or(|asked| asked.elapsed() < half) {
+            all_asked.get_or_insert_with(Instant::now);
             Means::Ask
         } else if freezes < FREEZES {
             Means::Freeze
@@ -108,10 +112,9 @@ pub(crate) async fn stop(
             return Ok(tree.report(started.elapsed()));
         }
         generations += usize::from(found_new);
-        let left_of = |time: Duration| time.saturating_sub(started.elapsed());
+        let waited = all_asked.unwrap_or(started).elapsed();
         match means {
-            Means::AskLeader => tree.wait(left_of(grace / 2)).await?,
-            Means::Ask => tree.wait(left_of(grace)).await?,
+            Means::AskLeader | Means::Ask => tree.wait(half.saturating_sub(waited)).await?,
             Means::Freeze if found_new => freezes += 1,
             Means::Freeze | Means::Kill => {
                 freezes = 0;
