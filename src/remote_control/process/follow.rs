@@ -610,9 +610,10 @@ mod tests {
             // It waits where it is half of the limit ahead, as what is further behind is skipped.
             let mut launch = sandbox.launch(
                 "i=0; while [ ! -e enough ]; do i=$((i+1)); echo $i; case $i in *00)
-                while read seen < read && [ $((i*7)) -gt $((seen+500000)) -a ! -e enough ]; do sleep 0.01; done;;
+                until [ -e enough ] || { read seen < read && [ $((i*7)) -le $((seen+500000)) ]; }; do sleep 0.01; done;;
                 esac; done; echo $i > last",
             );
+            fs::write(sandbox.path("read"), "0\n").unwrap();
             launch.stdout.clone_from(&log);
             fs::write(&log, "").unwrap();
             let mut follower = Follower::new(log.clone(), ReadFrom::First, LIMIT);
