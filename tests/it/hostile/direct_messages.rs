@@ -39,9 +39,14 @@ async fn a_direct_message_that_shows_another_member_or_no_encryption_gets_no_lin
     assert_unharmed(&bot, &proxy, &alice).await;
 }
 
+/// Sends a message, and not the offer of a picture.
+fn sends_message(request: &Request) -> bool {
+    request.sends() && request.path.contains("/m.room.encrypted/")
+}
+
 /// Holds the next message that the bot sends to a room.
 fn hold_message(proxy: &Proxy, room: &RoomId) -> Held {
-    proxy.on(in_room(room, Request::sends)).times(1).hold()
+    proxy.on(in_room(room, sends_message)).times(1).hold()
 }
 
 async fn wait_until_caught(held: &Held) {
@@ -66,6 +71,9 @@ async fn a_join_while_a_link_is_sent_ends_the_session_whatever_error_or_kill_fol
     let held = hold_message(&proxy, room);
     let asked = bot.send(&alice, "start").await;
     wait_until_caught(&held).await;
+    let syncs = proxy.on(Request::is_sync).hold();
+    proxy.inject(json!({}));
+    until("no sync shows the join", || syncs.has_caught()).await;
     bot.bring_in_as_bot(room, &mallory).await;
     // The link arrives. The bot's first query of the members then fails, and its retry succeeds.
     proxy
@@ -76,11 +84,27 @@ async fn a_join_while_a_link_is_sent_ends_the_session_whatever_error_or_kill_fol
 
     let answer = bot.answer(&alice, &asked).await;
     answer.says("somebody else");
+    drop(syncs);
     let overheard = bot.links_of(&alice).remove(1);
     bot.wait_for_redaction(&alice, &overheard).await;
     assert_eq!(bot.links_of(&alice).len(), 2);
     assert!(mallory.never_read(&first.link));
     let next = assert_session_ended(&bot, &alice, &first).await;
+
+    // The link arrives, and the homeserver says that it does not.
+    let room = next.room();
+    let held = hold_message(&proxy, room);
+    let link = proxy.on(in_room(room, sends_message)).times(1);
+    link.replace_answer(Answer::refusal(403, "M_FORBIDDEN"));
+    let asked = bot.send(&alice, "start").await;
+    wait_until_caught(&held).await;
+    proxy.inject(in_timeline(room, &[membership(mallory.user_id(), "join")]));
+    // Once the bot answers the next message, it has received this one.
+    bot.request(&alice, "status").await;
+    drop(held);
+    let answer = bot.answer(&alice, &asked).await;
+    answer.says("somebody else");
+    let next = assert_session_ended(&bot, &alice, &next).await;
 
     // The bot is killed before it can look again.
     let room = next.room();
