@@ -75,8 +75,8 @@ pub(crate) struct Matrix {
     pub(super) synced: watch::Sender<Option<OwnedRoomId>>,
     /// Whether the last sync was answered. Shared by all connections.
     pub(super) answers: watch::Sender<bool>,
-    /// Whether the stores of this connection are closed, or are being closed.
-    pub(super) is_closed: Arc<AtomicBool>,
+    /// Whether the stores of this connection are closed, and the next one opens the same.
+    pub(super) is_paused: Arc<AtomicBool>,
 }
 
 impl Matrix {
@@ -93,9 +93,10 @@ impl Matrix {
         room.ok_or(Fault::NotInAdminRoom)
     }
 
-    /// Closes the stores. Nothing works afterwards.
-    pub(crate) async fn close(&self) {
-        self.is_closed.store(true, Ordering::Relaxed);
+    /// Closes the stores. Nothing works afterwards. `for_now`: the next connection opens the same ones; a log-out may delete
+    /// them.
+    pub(crate) async fn close(&self, for_now: bool) {
+        self.is_paused.store(for_now, Ordering::Relaxed);
         let closing = AssertUnwindSafe(self.client.pause()).catch_unwind();
         match timeout(CLOSE_TIMEOUT, closing).await {
             Ok(Ok(Ok(()))) => {}

@@ -43,7 +43,7 @@ const CUT: &str = "\n\n(The rest is too long for one message.)";
 #[derive(Debug)]
 pub(crate) struct Turn {
     room: Room,
-    is_closed: Arc<AtomicBool>,
+    is_paused: Arc<AtomicBool>,
     _held: OwnedMutexGuard<()>,
 }
 
@@ -138,7 +138,7 @@ impl Matrix {
         let turn = self.turns.of(room.room_id().to_owned());
         Turn {
             room: room.clone(),
-            is_closed: Arc::clone(&self.is_closed),
+            is_paused: Arc::clone(&self.is_paused),
             _held: turn.lock_owned().await,
         }
     }
@@ -203,8 +203,8 @@ impl Turn {
             .ok()
             .map(|sent| sent.response.event_id.clone());
         let was_between_two = match was_between_two {
-            // Nobody can know any more. A retry on the next connection finds another user who was in the room.
-            Err(fault) if self.is_closed.load(Ordering::Relaxed) => {
+            // The next connection opens the same store, and finds another user who was in the room before it sends again.
+            Err(fault) if self.is_paused.load(Ordering::Relaxed) => {
                 return SentSecret {
                     event,
                     is_confidential: Err(fault),

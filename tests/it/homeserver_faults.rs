@@ -257,22 +257,3 @@ async fn a_bot_that_was_removed_from_the_admin_room_returns_when_it_is_invited()
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
 }
-
-/// The stores of the connection are closed by then, so it cannot be known any more who was in the room.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_was_on_its_way_when_the_bot_was_logged_out_is_not_taken_for_overheard() {
-    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
-    let known = bot.start_session(&alice, "website").await;
-    let room = known.room().to_owned();
-    let held = proxy.on(in_room(&room, Request::sends)).times(1).hold();
-    bot.send(&alice, "start").await;
-    until("the link is on its way", || held.has_caught()).await;
-    let connections = bot.connections();
-    bot.log_out(homeserver()).await;
-    // The bot notices with the next sync.
-    bot.send(&alice, "status").await;
-    bot.wait_until_connected(connections + 1).await;
-    drop(held);
-    bot.link_after(&alice, 1).await;
-    assert!(!bot.log().contains("overheard"));
-}

@@ -261,3 +261,26 @@ async fn devices_and_identities_with_malformed_keys_do_not_count() {
     assert_executes(&mut bot, &alice).await;
     assert_eq!(panics(&bot), 0);
 }
+
+/// The stores of the connection are closed when it is known that the link arrived.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_on_its_way_while_malformed_keys_are_set_aside_is_not_taken_for_overheard() {
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
+    let mallory = person("mallory").await;
+    let known = bot.start_session(&alice, "website").await;
+    let held = proxy
+        .on(in_room(known.room(), Request::sends))
+        .times(1)
+        .hold();
+    bot.send(&alice, "start").await;
+    until("the link is on its way", || held.has_caught()).await;
+    let connections = bot.connections();
+    let event = Channel::open(&mallory, bot.user_id())
+        .await
+        .event(&malformed()[1]);
+    send_to_bot(&bot, &mallory, "m.room.encrypted", &event).await;
+    bot.wait_until_connected(connections + 1).await;
+    drop(held);
+    assert_eq!(bot.link_after(&alice, 1).await.link, known.link);
+    assert_eq!(panics(&bot), 1);
+}

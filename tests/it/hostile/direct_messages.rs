@@ -164,6 +164,32 @@ async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_sess
     assert_session_ended(&bot, &alice, &first).await;
 }
 
+/// With the device, the homeserver deletes the only store that knows of her.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_out_while_a_link_is_sent_hides_nobody_who_got_its_key() {
+    let mallory = person("mallory").await;
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
+    let first = bot.start_session(&alice, "website").await;
+    let room = first.room();
+    let link = hold_message(&proxy, room);
+    bot.send(&alice, "start").await;
+    wait_until_caught(&link).await;
+    for is_member in ["join", "leave"] {
+        let shown = membership(mallory.user_id(), is_member);
+        proxy.inject(in_timeline(room, &[shown]));
+        // Once the bot answers the next message, it has received this one.
+        bot.request(&alice, "status").await;
+    }
+    let connections = bot.connections();
+    bot.log_out(homeserver()).await;
+    // The bot notices with the next sync.
+    bot.send(&alice, "status").await;
+    bot.wait_until_connected(connections + 1).await;
+    drop(link);
+    bot.wait_until_no_process_is_left().await;
+    assert_ne!(bot.start_session(&alice, "website").await.link, first.link);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_identity_that_is_shown_while_a_link_is_on_its_way_does_not_get_it() {
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
