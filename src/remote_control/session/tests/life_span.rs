@@ -139,7 +139,7 @@ fn the_end_is_carried_over_a_boot_by_the_wall_clock() {
     };
     life.restore(None, true, later);
     assert_eq!(life.session.time_left(later.uptime), Some(Duration::ZERO));
-    // A host without a clock of its own.
+    // A host whose clock begins at the epoch.
     let earlier = Moment {
         wall: UNIX_EPOCH,
         uptime: MINUTE,
