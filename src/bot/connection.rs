@@ -100,7 +100,7 @@ impl MatrixHandle {
     pub(super) async fn close(&self) {
         let matrix = self.0.borrow().clone();
         if let Some(matrix) = matrix {
-            matrix.close(true).await;
+            matrix.close().await;
         }
     }
 }
@@ -175,7 +175,7 @@ pub(super) fn open(
                 return fault;
             }
             connected.send_replace(None);
-            matrix.close(!fault.is_logged_out()).await;
+            matrix.close().await;
         }
     };
     let inbound = Inbound {

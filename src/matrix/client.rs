@@ -8,10 +8,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     panic::AssertUnwindSafe,
     path::Path,
-    sync::{
-        self, Arc, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{self, Arc, PoisonError, Weak},
     time::Duration,
 };
 
@@ -75,8 +72,6 @@ pub(crate) struct Matrix {
     pub(super) synced: watch::Sender<Option<OwnedRoomId>>,
     /// Whether the last sync was answered. Shared by all connections.
     pub(super) answers: watch::Sender<bool>,
-    /// Whether the stores of this connection are closed, and the next one opens the same.
-    pub(super) is_paused: Arc<AtomicBool>,
 }
 
 impl Matrix {
@@ -93,10 +88,8 @@ impl Matrix {
         room.ok_or(Fault::NotInAdminRoom)
     }
 
-    /// Closes the stores. Nothing works afterwards. `for_now`: the next connection opens the same ones; a log-out may delete
-    /// them.
-    pub(crate) async fn close(&self, for_now: bool) {
-        self.is_paused.store(for_now, Ordering::Relaxed);
+    /// Closes the stores. Nothing works afterwards.
+    pub(crate) async fn close(&self) {
         let closing = AssertUnwindSafe(self.client.pause()).catch_unwind();
         match timeout(CLOSE_TIMEOUT, closing).await {
             Ok(Ok(Ok(()))) => {}

@@ -83,12 +83,17 @@ fn says_encrypted(state: &CurrentState) -> bool {
 ///
 /// The SDK shares keys with the members in the store at that moment, and the store never forgets who has left. So this check
 /// after a send finds a user who came and left since the check before it, whatever the homeserver says or withholds by then.
-pub(super) async fn was_between_two(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
-    let members = members_in_store(room).await.inspect_err(|fault| {
-        error!(room = %room.room_id(), error = %Chain(fault), "cannot find out who was in the room");
-    })?;
-    let two = two(room, recipient);
-    Ok(members.keys().all(|user| two.contains_key(user)))
+pub(super) async fn was_between_two(room: &Room, recipient: &UserId) -> bool {
+    match members_in_store(room).await {
+        Ok(members) => {
+            let two = two(room, recipient);
+            members.keys().all(|user| two.contains_key(user))
+        }
+        Err(fault) => {
+            error!(room = %room.room_id(), error = %Chain(&fault), "cannot find out who was in the room");
+            false
+        }
+    }
 }
 
 /// Each user who was ever a member, and whether they are in the room or invited.

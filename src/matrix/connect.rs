@@ -157,7 +157,6 @@ impl Connector {
             synced_rooms: watch::Sender::default(),
             synced: watch::Sender::default(),
             answers: self.answers.clone(),
-            is_paused: Arc::default(),
         };
         if matrix.admin_room.id().is_none() {
             // Without an admin room nobody sees the change.

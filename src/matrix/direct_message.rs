@@ -279,8 +279,7 @@ impl Matrix {
     pub(crate) async fn overheard_room(&self, recipient: &UserId) -> Option<OwnedRoomId> {
         let room = self.direct_messages.with(recipient)?;
         let room = self.client.get_room(&room)?;
-        let was_between_two = was_between_two(&room, recipient).await;
-        let was_overheard = !was_between_two.unwrap_or(false);
+        let was_overheard = !was_between_two(&room, recipient).await;
         was_overheard.then(|| room.room_id().to_owned())
     }
 

@@ -3,11 +3,6 @@
 //! Invariant: nothing else calls [`Room::send`]. Two concurrent sends of the SDK in one encrypted room share a key, and the
 //! message after the last one for which that key is valid makes the SDK panic.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
-
 use matrix_sdk::{
     Room,
     room::futures::SendMessageLikeEventResult,
@@ -43,7 +38,6 @@ const CUT: &str = "\n\n(The rest is too long for one message.)";
 #[derive(Debug)]
 pub(crate) struct Turn {
     room: Room,
-    is_paused: Arc<AtomicBool>,
     _held: OwnedMutexGuard<()>,
 }
 
@@ -138,7 +132,6 @@ impl Matrix {
         let turn = self.turns.of(room.room_id().to_owned());
         Turn {
             room: room.clone(),
-            is_paused: Arc::clone(&self.is_paused),
             _held: turn.lock_owned().await,
         }
     }
@@ -202,16 +195,6 @@ impl Turn {
             .as_ref()
             .ok()
             .map(|sent| sent.response.event_id.clone());
-        let was_between_two = match was_between_two {
-            // The next connection opens the same store, and finds another user who was in the room before it sends again.
-            Err(fault) if self.is_paused.load(Ordering::Relaxed) => {
-                return SentSecret {
-                    event,
-                    is_confidential: Err(fault),
-                };
-            }
-            known => known.unwrap_or(false),
-        };
         let is_confidential = match sent {
             Err(fault) if was_between_two => Err(fault),
             Ok(sent) if was_between_two && sent.encryption_info.is_some() => {
