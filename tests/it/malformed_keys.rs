@@ -262,7 +262,6 @@ async fn devices_and_identities_with_malformed_keys_do_not_count() {
     assert_eq!(panics(&bot), 0);
 }
 
-/// The stores of the connection are closed when it is known that the link arrived.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_on_its_way_while_malformed_keys_are_set_aside_is_not_taken_for_overheard() {
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
