@@ -48,6 +48,8 @@ async fn all_other_invitations_are_declined_and_the_rooms_forgotten() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_that_is_slow_to_look_up_the_alias_keeps_no_command_waiting() {
     let (alice, proxy, mut bot) = behind_proxy(BotBuilder::admin_room_by_alias).await;
+    // It knows the room once it has answered in it, and has that on record.
+    bot.request(&alice, "status").await;
     bot.kill_9();
     let held = proxy
         .on(|request| request.path.contains("/directory/room/"))
