@@ -56,7 +56,7 @@ const LATEST_PONG: Duration = Duration::from_secs(10);
 /// then.
 const TURN_OF_UNANNOUNCED: Duration = Duration::from_secs(2);
 
-/// How soon a refused announcement is retried: whoever gives the bot the power for it looks whether that helps.
+/// How soon a refused announcement is retried: an administrator who gives the bot the power for it looks whether that helps.
 const REFUSED_AGAIN: Duration = Duration::from_mins(1);
 
 /// How many signals are remembered: enough for some commands that all of fifty hosts answer.

@@ -86,7 +86,7 @@ pub(super) async fn judge(
     }
 }
 
-/// Nothing about such a project can be checked: whoever asks waits for ever, as for a file system on a dead network.
+/// Nothing about such a project can be checked: each access to its directory hangs, as on a dead network file system.
 fn report_silent(report: &mut Report, project: &Project) {
     report.begin(&project.name);
     let outcome = Outcome::failed(

@@ -307,7 +307,7 @@ fn bounded(answer: reqwest::Response, request: &str) -> Response<Bounded> {
                 warn!(
                     request,
                     limit = LARGEST_ANSWER,
-                    "an answer is too large, and not read to its end"
+                    "an answer is too large and was cut off"
                 );
             }
             error
