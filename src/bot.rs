@@ -58,7 +58,7 @@ use hosts::Signals;
 use judge::{Decision, Snapshot};
 use local::{Answer, Order};
 use logs::Follow;
-use projects::{BelowRoots, Projects};
+use projects::Projects;
 use queue::{Limited, Limits, Queue};
 use service_manager::ServiceManager;
 
@@ -163,9 +163,7 @@ struct Bot {
     config: Arc<Config>,
     projects: Projects,
     /// What is below the roots, as announced to other hosts. `None`: not read yet.
-    below_roots: Option<BelowRoots>,
-    /// Which roots could not be read the last time.
-    failed_roots: Vec<bool>,
+    below_roots: Option<Found>,
     /// What is announced to other hosts, if this one has a name.
     announced: watch::Sender<Option<Announcement>>,
     /// The signals of their bots.
@@ -199,7 +197,6 @@ impl Bot {
         Self {
             projects,
             below_roots: None,
-            failed_roots: Vec::new(),
             announced: watch::Sender::new(None),
             signals: watch::Sender::default(),
             answer_is_due: watch::Sender::new(false),
@@ -379,7 +376,7 @@ impl Bot {
             }
             Event::Delivered(delivery, result) => self.on_delivered(*delivery, result),
             Event::Pictured(pictured) => self.on_pictured(pictured),
-            Event::LookedBelowRoots(found) => self.on_looked(&found),
+            Event::LookedBelowRoots(found) => self.on_looked(found),
             Event::LoginsEnd(logins) => self.on_logins_end(logins),
             Event::Redacted { project, redaction } => {
                 self.remote_control.redacted(&project, &redaction);

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Bot, answer, connection::MatrixHandle, projects::BelowRoots, queue::Limited};
+use super::{Bot, answer, connection::MatrixHandle, queue::Limited};
 use crate::{
     command::{
         digest::Digest,
@@ -74,7 +74,7 @@ pub(super) fn own_name(config: &Config) -> HostName {
 pub(super) fn announcement(
     host: &HostName,
     statuses: &[Status],
-    below: &BelowRoots,
+    below_roots: &BTreeSet<ProjectName>,
 ) -> Announcement {
     let seconds = |time: SystemTime| {
         time.duration_since(UNIX_EPOCH)
@@ -82,7 +82,7 @@ pub(super) fn announcement(
             .as_secs()
     };
     let mut projects = BTreeMap::new();
-    let (mut room, mut left_out) = (ROOM_FOR_NAMES, BTreeSet::new());
+    let (mut room, mut unnamed) = (ROOM_FOR_NAMES, BTreeSet::new());
     let mut more_sessions = 0;
     // Sessions first: people ask for those.
     let (running, idle): (Vec<_>, Vec<_>) =
@@ -99,24 +99,18 @@ pub(super) fn announcement(
             projects.insert(name, AnnouncedProject { session });
         } else {
             more_sessions += usize::from(session.is_some());
-            left_out.insert(&status.project);
+            unnamed.insert(&status.project);
         }
     }
-    let (count, digest) = if left_out.is_empty() {
-        let is_named = |name: &&ProjectName| projects.contains_key(name.as_str());
-        let named = below.names.iter().filter(is_named).count();
-        (below.names.len() - named, below.digest.clone())
-    } else {
-        left_out.extend(&below.names);
-        (left_out.len(), Digest::of(&left_out))
-    };
+    let is_unnamed = |name: &&ProjectName| !projects.contains_key(name.as_str());
+    unnamed.extend(below_roots.iter().filter(is_unnamed));
     Announcement {
         host: host.to_string(),
         projects,
         more_sessions,
-        unnamed: (count > 0).then(|| AnnouncedNames {
-            count,
-            digest: Base64::new(digest.as_bytes().to_vec()),
+        unnamed: (!unnamed.is_empty()).then(|| AnnouncedNames {
+            count: unnamed.len(),
+            digest: Base64::new(Digest::of(&unnamed).as_bytes().to_vec()),
         }),
     }
 }
@@ -330,13 +324,15 @@ impl Bot {
         let Some(host) = &self.config.host else {
             return;
         };
-        let none = BelowRoots::default();
-        let below = match &self.below_roots {
+        let none = BTreeSet::new();
+        let below_roots = match &self.below_roots {
+            Some(found) => &found.projects,
             // An announcement without them would be out of date a moment later.
             None if self.projects.has_roots() => return,
-            below => below.as_ref().unwrap_or(&none),
+            None => &none,
         };
-        let announcement = Some(announcement(host, &self.remote_control.status(), below));
+        let statuses = self.remote_control.status();
+        let announcement = Some(announcement(host, &statuses, below_roots));
         if *self.announced.borrow() != announcement {
             self.announced.send_replace(announcement);
         }
@@ -444,12 +440,10 @@ pub(super) mod tests {
         let host = "x".repeat(253).parse().unwrap();
         let name = |number: usize| format!("{number:064}");
         let names: BTreeSet<ProjectName> = (0..5_000).map(|it| name(it).parse().unwrap()).collect();
-        let digest = Digest::of(&names.iter().collect());
-        let roots = BelowRoots { names, digest };
         for (sessions, idle) in [(0, 0), (0, 200), (10, 200), (40, 200), (200, 0)] {
             let all = (0..sessions + idle).map(|it| status(&name(it + 9_000), it < sessions));
             let all: Vec<_> = all.collect();
-            for below in [&BelowRoots::default(), &roots] {
+            for below in [&BTreeSet::new(), &names] {
                 let announced = announcement(&host, &all, below);
                 let size = serde_json::to_string(&announced).unwrap().len();
                 assert!(size < 4_096, "{size} bytes, {sessions} sessions");
@@ -457,10 +451,7 @@ pub(super) mod tests {
                 let shown = shown.filter(|project| project.session.is_some()).count();
                 assert_eq!(shown + announced.more_sessions, sessions);
                 let unnamed = announced.unnamed.map_or(0, |it| it.count);
-                assert_eq!(
-                    announced.projects.len() + unnamed,
-                    all.len() + below.names.len()
-                );
+                assert_eq!(announced.projects.len() + unnamed, all.len() + below.len());
             }
         }
     }

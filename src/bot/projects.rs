@@ -15,7 +15,6 @@ use super::{Bot, Event, hosts};
 use crate::{
     command::{
         Policy,
-        digest::Digest,
         reply::{self, List, Listed, OtherHost, Reply},
     },
     config::{
@@ -40,13 +39,6 @@ pub(super) struct Projects {
     /// The same while projects are listed, which reads the folders of all: one that hangs must not keep the roots from answering.
     list_turn: Arc<Mutex<()>>,
     answer_at_start: bool,
-}
-
-/// The names below the roots, as they are announced to other hosts.
-#[derive(Debug, Clone, Default)]
-pub(super) struct BelowRoots {
-    pub(super) names: BTreeSet<ProjectName>,
-    pub(super) digest: Digest,
 }
 
 impl Projects {
@@ -163,20 +155,14 @@ impl Bot {
         self.spawn(async move { Event::LookedBelowRoots(projects.look(None).await.0) });
     }
 
-    pub(super) fn on_looked(&mut self, found: &Found) {
-        let failed: Vec<_> = found.roots.iter().map(Result::is_err).collect();
-        if failed != self.failed_roots {
+    pub(super) fn on_looked(&mut self, found: Found) {
+        let known = self.below_roots.take().unwrap_or_default();
+        let failed = |found: &Found| found.roots.iter().map(Result::is_err).collect::<Vec<_>>();
+        if failed(&found) != failed(&known) {
             warn_of_roots(&self.config, &found.roots);
-            self.failed_roots = failed;
         }
-        let is_known = |below: &BelowRoots| below.names == found.projects;
-        if !self.below_roots.as_ref().is_some_and(is_known) {
-            self.below_roots = Some(BelowRoots {
-                digest: Digest::of(&found.projects.iter().collect()),
-                names: found.projects.clone(),
-            });
-            self.announce_host();
-        }
+        self.below_roots = Some(found);
+        self.announce_host();
     }
 
     /// Lists what can be started, here and on the hosts `elsewhere`.
