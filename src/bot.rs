@@ -114,7 +114,7 @@ pub(crate) async fn run(
             .values()
             .map(|project| project.project.clone())
             .collect(),
-        max_sessions: config.limits.max_sessions,
+        max_sessions: config.max_sessions,
     };
     let mut projects = Projects::new(Arc::clone(&config));
     let (remote_control, notices) =
@@ -202,7 +202,7 @@ impl Bot {
             answer_is_due: watch::Sender::new(false),
             queue: Queue::default(),
             executed: VecDeque::new(),
-            limits: Limits::new(config.limits.commands_per_minute),
+            limits: Limits::new(config.commands_per_minute),
             config,
             remote_control,
             matrix,

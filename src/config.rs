@@ -70,7 +70,10 @@ pub(crate) struct Config {
     pub(crate) command_prefix: String,
     pub(crate) authorization: Authorization,
     pub(crate) encryption: Encryption,
-    pub(crate) limits: Limits,
+    /// How many commands of one user are accepted within a minute.
+    pub(crate) commands_per_minute: usize,
+    /// How many sessions there may be at once. `None`: one for each project.
+    pub(crate) max_sessions: Option<usize>,
     /// Older commands are ignored.
     pub(crate) max_command_age: Duration,
     /// Where the bot keeps its files. Absolute; may not exist yet.
@@ -92,14 +95,6 @@ pub(crate) enum LoginMethod<R = PathBuf> {
     AccessToken(Token),
     /// With the account's password.
     Password(SecretText),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// How many commands of one user are accepted within a minute.
-    pub(crate) commands_per_minute: usize,
-    /// How many sessions there may be at once. `None`: one for each project.
-    pub(crate) max_sessions: Option<usize>,
 }
 
 /// A project, and who may use it.

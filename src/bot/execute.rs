@@ -41,7 +41,7 @@ impl Bot {
         }
         audit::rate_limited(&self.config.command_prefix, message);
         if self.limits.allow(Limited::Refusal, &message.sender) {
-            let limit = self.config.limits.commands_per_minute;
+            let limit = self.config.commands_per_minute;
             self.say_for_all(&reply::too_many_commands(limit), message.into());
         }
     }

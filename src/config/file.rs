@@ -17,8 +17,8 @@ use serde::{
 use serde_yaml::Value;
 
 use super::{
-    Authorization, Config, ConfiguredProject, Devices, Encryption, Limits, LoginMethod,
-    Notification, ProjectRoot, RequireEncryptedCommands,
+    Authorization, Config, ConfiguredProject, Devices, Encryption, LoginMethod, Notification,
+    ProjectRoot, RequireEncryptedCommands,
     authorization::read_users,
     document::{Document, Given},
     patience,
@@ -260,10 +260,8 @@ impl File {
                 require_encrypted_commands: require_encrypted_commands
                     .or(RequireEncryptedCommands::Auto),
             },
-            limits: Limits {
-                commands_per_minute: self.rate.commands_per_minute.or(COMMANDS_PER_MINUTE),
-                max_sessions: self.max_sessions.or(Some(MAX_SESSIONS)),
-            },
+            commands_per_minute: self.rate.commands_per_minute.or(COMMANDS_PER_MINUTE),
+            max_sessions: self.max_sessions.or(Some(MAX_SESSIONS)),
             max_command_age: self.max_command_age.or(MAX_COMMAND_AGE),
             data_dir: document.path(self.data_dir.or(DATA_DIR.into())),
             homeserver_url: homeserver_url?,

@@ -187,7 +187,7 @@ fn a_text_of_several_lines_may_begin_like_a_number() {
 #[test]
 fn the_number_of_sessions_can_be_left_open() {
     let config = parse(&format!("{BASE}max_sessions: none\n")).unwrap();
-    assert_eq!(config.limits.max_sessions, None);
+    assert_eq!(config.max_sessions, None);
 }
 
 #[test]
