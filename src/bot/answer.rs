@@ -57,6 +57,11 @@ impl ReplyTarget {
     }
 }
 
+/// Whether it is an autostart: then there is no message to answer, and yet somebody may miss it.
+pub(super) fn nobody_asked(request: &Request) -> bool {
+    ReplyTarget::of(request) == ReplyTarget::Nobody
+}
+
 impl Bot {
     /// Answers a request, perhaps from before a restart, with its result. An error: it failed, and so does `rcbot stop`.
     pub(super) fn answer(
@@ -93,14 +98,12 @@ impl Bot {
 
     /// Reports progress to those who wait for an answer; to the room, if no one does.
     pub(super) fn report_progress(&mut self, text: &Reply, requests: &[Request]) {
-        let targets = requests.iter().map(ReplyTarget::of);
-        let targets: Vec<_> = targets.filter(|it| *it != ReplyTarget::Nobody).collect();
-        if targets.is_empty() {
+        if requests.iter().all(nobody_asked) {
             self.announce(text);
         }
-        for target in targets {
+        for request in requests {
             // The operator gets a single answer, at the end.
-            if let ReplyTarget::Message(reply_to) = target {
+            if let ReplyTarget::Message(reply_to) = ReplyTarget::of(request) {
                 self.say(text, Some(reply_to));
             }
         }

@@ -2,14 +2,19 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use super::{Bot, answer::ReplyTarget, audit::Conclusion, deliver::Trigger, hosts, judge::Proving};
+use super::{
+    Bot,
+    answer::{ReplyTarget, nobody_asked},
+    audit::Conclusion,
+    deliver::Trigger,
+    hosts,
+    judge::Proving,
+};
 use crate::{
     command::reply::{self, About, NoLongerFollowed, Reply},
     config::Notification,
     matrix::Sound,
-    remote_control::{
-        Delivery, Ending, Notice, Notices, Outcome, Output, Place, ProjectName, Request,
-    },
+    remote_control::{Delivery, Ending, Notice, Notices, Outcome, Output, Place, ProjectName},
 };
 
 impl Bot {
@@ -100,8 +105,7 @@ impl Bot {
                 }
                 Notice::NotEnded { requests, reason } => {
                     let text = reply::not_ended(&project, &reason);
-                    let mut targets = requests.iter().map(ReplyTarget::of);
-                    if targets.all(|target| target == ReplyTarget::Nobody) {
+                    if requests.iter().all(nobody_asked) {
                         self.announce(&text);
                     }
                     let conclusion = Conclusion::because("not ended", reason);
@@ -189,22 +193,15 @@ impl Bot {
     }
 
     fn report_end(&mut self, about: &About<'_>, outcome: &Outcome, last_output: Option<&Output>) {
-        let project = about.project;
-        let Outcome {
-            ending,
-            report,
-            stop_requests,
-            deliveries,
-            had_link,
-            ..
-        } = outcome;
-        for request in stop_requests {
-            let text = reply::stopped(project, ending, report.as_ref());
+        let (project, ending, had_link) = (about.project, &outcome.ending, outcome.had_link);
+        for request in &outcome.stop_requests {
+            let text = reply::stopped(project, ending, outcome.report.as_ref());
             let conclusion = Conclusion::because("session stopped", format!("{ending:?}"));
             self.answer(Some(project), request, Ok(&text), &conclusion);
         }
+        let deliveries = &outcome.deliveries;
         for delivery in deliveries.iter().filter(|it| it.receipt.is_none()) {
-            let answer = if *had_link {
+            let answer = if had_link {
                 reply::ended_before_delivery(project)
             } else {
                 about.not_started(ending)
@@ -220,7 +217,7 @@ impl Bot {
         if !had_link && !deliveries.is_empty() && deliveries.iter().all(started_by_us) {
             self.announce(&about.not_started(ending));
         }
-        if *had_link && !asked_for && stop_requests.is_empty() {
+        if had_link && !asked_for && outcome.stop_requests.is_empty() {
             self.announce(&about.ended(ending));
         }
         let is_in_order = asked_for || *ending == Ending::Completed;
@@ -274,9 +271,4 @@ fn notification_of(ending: &Ending) -> Option<Notification> {
         | Ending::NoLink { .. }
         | Ending::Exited { .. } => Some(Notification::Ended),
     }
-}
-
-/// Whether it is an autostart: then there is no message to answer, and yet somebody may miss it.
-fn nobody_asked(request: &Request) -> bool {
-    ReplyTarget::of(request) == ReplyTarget::Nobody
 }
