@@ -88,10 +88,7 @@ enum Event {
     /// A link was sent. An error without a reason: that was cancelled.
     Delivered(Box<Delivery>, Result<SentLink, Option<NotDelivered>>),
     Pictured(Pictured),
-    Redacted {
-        project: ProjectName,
-        redaction: Redaction,
-    },
+    Redacted(ProjectName, Redaction),
     LookedBelowRoots(Found),
     LoginsEnd(EndingLogins),
     Shown(Shown),
@@ -378,9 +375,7 @@ impl Bot {
             Event::Pictured(pictured) => self.on_pictured(pictured),
             Event::LookedBelowRoots(found) => self.on_looked(found),
             Event::LoginsEnd(logins) => self.on_logins_end(logins),
-            Event::Redacted { project, redaction } => {
-                self.remote_control.redacted(&project, &redaction);
-            }
+            Event::Redacted(project, done) => self.remote_control.redacted(&project, &done),
             Event::Shown(shown) => self.on_shown(shown),
         }
     }

@@ -584,10 +584,7 @@ async fn redact(matrix: MatrixHandle, id: DeliveryId, redaction: Redaction) -> E
         matrix.redact_link(&receipt, harmless, transactions).await
     });
     log_rejection(redacted.await);
-    Event::Redacted {
-        project: id.project,
-        redaction,
-    }
+    Event::Redacted(id.project, redaction)
 }
 
 /// Transaction ids that stay the same after a crash, so that sending again makes no second event.

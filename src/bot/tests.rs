@@ -81,7 +81,7 @@ async fn results_of_tasks_are_recorded_during_shutdown() {
     let (project, redaction) = (project.clone(), redaction.clone());
     bot.spawn(async move {
         tokio::task::yield_now().await;
-        Event::Redacted { project, redaction }
+        Event::Redacted(project, redaction)
     });
     bot.shut_down().await;
     let (_, notices) = RemoteControl::restore(settings(folder.path()), |_| None).unwrap();
