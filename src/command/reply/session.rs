@@ -207,18 +207,13 @@ impl Failure {
                 (what, Some(shows), Some(Topic::NoLink))
             }
             Ending::ExitedBeforeLink { exit, .. } | Ending::Exited { exit, .. } if is_start => {
-                let what = format!(
-                    "its process ended before it showed a link ({})",
-                    describe(*exit)
-                );
+                let what = format!("its process ended before it showed a link ({exit})");
                 (what, Some(shows), Some(Topic::NoLink))
             }
             Ending::ExitedBeforeLink { exit, .. } | Ending::Exited { exit, .. } => {
                 let what = match exit {
                     Exit::Signal(_) => format!("its process was ended by {exit}"),
-                    Exit::Code(_) | Exit::Unknown => {
-                        format!("its process exited ({})", describe(*exit))
-                    }
+                    Exit::Code(_) | Exit::Unknown => format!("its process exited ({exit})"),
                 };
                 let starts = format!("`{prefix} start {project}` starts it again.");
                 (what, Some(starts), None)
@@ -312,13 +307,6 @@ fn not_spawned(reason: &NotSpawned, place: &Place) -> (String, Option<String>, O
     (what, Some(remedy), topic)
 }
 
-fn describe(exit: Exit) -> String {
-    match exit {
-        Exit::Code(_) | Exit::Signal(_) => exit.to_string(),
-        Exit::Unknown => "exit code unknown".to_owned(),
-    }
-}
-
 /// A session that somebody stopped.
 pub(crate) fn stopped(
     project: &ProjectName,
@@ -328,7 +316,6 @@ pub(crate) fn stopped(
     let text = match (report.map(killed), ending) {
         (None, _) => "stopped: no process was running.".to_owned(),
         (Some(killed), Ending::Exited { exit, .. } | Ending::ExitedBeforeLink { exit, .. }) => {
-            let exit = describe(*exit);
             format!("had already ended ({exit}). What was left is cleared away{killed}.")
         }
         (Some(killed), _) => format!("stopped{killed}."),

@@ -196,7 +196,7 @@ impl fmt::Display for Exit {
                 Ok(signal) => write!(formatter, "signal {number} ({signal})"),
                 Err(_) => write!(formatter, "signal {number}"),
             },
-            Self::Unknown => formatter.write_str("unknown exit status"),
+            Self::Unknown => formatter.write_str("exit code unknown"),
         }
     }
 }
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(Exit::Code(1).to_string(), "exit code 1");
         assert_eq!(Exit::Signal(9).to_string(), "signal 9 (SIGKILL)");
         assert_eq!(Exit::Signal(40).to_string(), "signal 40");
-        assert_eq!(Exit::Unknown.to_string(), "unknown exit status");
+        assert_eq!(Exit::Unknown.to_string(), "exit code unknown");
     }
 
     #[test]
