@@ -65,13 +65,10 @@ use service_manager::ServiceManager;
 /// How long tasks that talk to the homeserver may run on at shutdown, which as a whole has to fit into two seconds.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Why the bot ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BotError {
-    /// Sessions cannot be restored.
     #[error("the sessions of this host cannot be restored")]
     Restore(#[from] RestoreError),
-    /// Matrix does not work, and a retry does not help.
     #[error("the Matrix connection failed for good")]
     Matrix(#[from] Fault),
     /// A task panicked, so what waits for it would hang. The next run restores what is on disk.

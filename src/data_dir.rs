@@ -33,7 +33,6 @@ pub(crate) const MATRIX: &str = "matrix";
 /// What a bot leaves in its data directory.
 pub(crate) const CONTENT: [&str; 3] = [LOCK, MATRIX, SESSIONS];
 
-/// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataDirError {
     #[error("cannot use {path}, the data directory or a file in it")]

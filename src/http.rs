@@ -14,7 +14,6 @@ use url::Url;
 /// The largest response that is read: most are a few KiB, the state of a room with thousands of members some MiB.
 const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
 
-/// A homeserver's response.
 pub(crate) struct Answer {
     /// Where it came from, after any redirections.
     pub(crate) url: Url,
@@ -32,7 +31,6 @@ impl Answer {
 /// Why there is no usable response. Displayed as a part of a sentence.
 #[derive(Debug)]
 pub(crate) enum Cause {
-    /// There was no response.
     Unreachable(String),
     /// An error of the homeserver: a JSON object with an `errcode`.
     Refused {

@@ -22,7 +22,6 @@ const PRIVATE: u32 = 0o600;
 /// How long to wait when no connection can be accepted, for example when too many files are open.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A socket that listens.
 #[derive(Debug)]
 pub(crate) struct PrivateSocket {
     listener: UnixListener,
@@ -59,7 +58,6 @@ impl PrivateSocket {
     }
 }
 
-/// Connects to the socket at `path`.
 pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
     let address = Address::of(path)?;
     UnixStream::connect(&address.path).await

@@ -35,7 +35,6 @@ pub(super) enum ReplyTarget {
     Message(ReplyTo),
     /// The operator on the host, by the number of the order; valid only while the bot runs.
     Operator(u64),
-    /// Nobody asked.
     Nobody,
 }
 

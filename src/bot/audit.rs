@@ -45,7 +45,6 @@ impl Conclusion {
     }
 }
 
-/// Logs what was decided about a command.
 pub(super) fn judged(prefix: &str, message: &Message, decision: &Decision) {
     let (judged, project, why) = match decision {
         // The sender is judged by the other bot.
@@ -79,7 +78,6 @@ pub(super) fn judged(prefix: &str, message: &Message, decision: &Decision) {
     );
 }
 
-/// Logs a command beyond its sender's rate limit.
 pub(super) fn rate_limited(prefix: &str, message: &Message) {
     info!(
         target: "audit",
@@ -91,7 +89,6 @@ pub(super) fn rate_limited(prefix: &str, message: &Message) {
     );
 }
 
-/// Logs the result of a request.
 pub(super) fn done(request: &Request, project: Option<&ProjectName>, conclusion: &Conclusion) {
     info!(
         target: "audit",

@@ -26,7 +26,6 @@ pub(super) struct MatrixHandle(watch::Receiver<Option<Matrix>>);
 
 /// An error that may be a [`Fault`] of the homeserver.
 pub(super) trait AsFault {
-    /// The fault, if it was one.
     fn fault(&self) -> Option<&Fault>;
 }
 
@@ -113,7 +112,6 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// The connection for the next try.
     pub(super) async fn connection(&mut self) -> Matrix {
         self.handle.up_to_date().await
     }

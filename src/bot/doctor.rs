@@ -108,7 +108,6 @@ impl Bot {
     }
 }
 
-/// Logins of `claude` that are about to end.
 #[derive(Debug, Default)]
 pub(super) struct EndingLogins {
     /// The projects and roots by the time that their login lasts.

@@ -70,7 +70,6 @@ pub(super) fn own_name(config: &Config) -> HostName {
     config.host.clone().unwrap_or_else(HostName::of_system)
 }
 
-/// The announcement of this host.
 pub(super) fn announcement(
     host: &HostName,
     statuses: &[Status],

@@ -29,13 +29,11 @@ use crate::{
     remote_control::{ProjectName, Request},
 };
 
-/// The requester of the operator's orders.
 const OPERATOR: &str = "the operator on the host";
 
 /// How long the operator waits for a homeserver that does not answer.
 const HOMESERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many orders may wait.
 pub(super) const ORDERS_WAITING: usize = 8;
 
 /// The longest order, in bytes: a user id has at most 255.
@@ -55,7 +53,6 @@ pub(crate) enum OperatorError {
     /// The bot has the order and is not done with it in time.
     #[error("it has not done so within {}, and goes on trying: `rcbot status` shows what is left", humantime::format_duration(*.0))]
     NotYet(Duration),
-    /// The bot refused, for this reason.
     #[error("{0}")]
     Refused(String),
 }
@@ -214,7 +211,6 @@ pub(crate) async fn ask_to_stop(
     answer.unwrap_or(Err(OperatorError::NotYet(patience)))
 }
 
-/// Asks the bot that runs with this data directory for the identity of a user.
 pub(crate) async fn ask_for_identity(
     data_dir: &Path,
     user: &UserId,
@@ -222,7 +218,6 @@ pub(crate) async fn ask_for_identity(
     ask_soon(data_dir, &Order::Identity(user.to_owned())).await
 }
 
-/// Asks the bot that runs with this data directory to accept this identity of a user from now on.
 pub(crate) async fn ask_to_trust(
     data_dir: &Path,
     user: &UserId,

@@ -34,7 +34,6 @@ const EDITS_APART: Duration = Duration::from_secs(5);
 /// How often the output is read again, once an edit may be made.
 const LOOKS_APART: Duration = Duration::from_secs(1);
 
-/// A log that is followed.
 #[derive(Debug)]
 pub(super) struct Follow {
     project: ProjectName,

@@ -138,7 +138,6 @@ async fn in_turn<T: Send + 'static>(
     timeout(LIMIT, asking).await.ok().flatten()
 }
 
-/// Logs which roots cannot be read.
 fn warn_of_roots(config: &Config, roots: &[Result<impl Sized, String>]) {
     for (root, seen) in config.project_roots.iter().zip(roots) {
         if let Err(error) = seen {
@@ -165,7 +164,6 @@ impl Bot {
         self.announce_host();
     }
 
-    /// Lists what can be started, here and on the hosts `elsewhere`.
     pub(super) fn show_projects(
         &mut self,
         word: Option<String>,

@@ -20,7 +20,6 @@ const PINGS: usize = 120;
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
-/// The commands that wait.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// A sender with an entry has a command under judgement; those in it wait.

@@ -91,7 +91,6 @@ pub(crate) fn report_failure(error: &str) {
     notify(&[NotifyState::Status(&status)]);
 }
 
-/// Does nothing where no service manager listens.
 fn notify(changes: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(changes) {
         warn!(%error, "the service manager was not notified");

@@ -18,10 +18,8 @@ use crate::{
     secret::Token,
 };
 
-/// How long one answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A client of the homeserver.
 pub(super) struct Api<'a> {
     client: Client,
     pub(super) config: &'a Config,

@@ -16,7 +16,6 @@ use crate::{
     matrix::{HomeserverKind, Login, Registration, clock_skew},
 };
 
-/// Whether a homeserver answers at the configured URL.
 pub(super) async fn reach<'a>(config: &'a Config, login: Option<&'a Login>) -> Found<Api<'a>> {
     let api = Api::new(config, login).map_err(|error| {
         Outcome::failed(
@@ -107,7 +106,6 @@ pub(super) async fn judge_account(
     }
 }
 
-/// The name with which the homeserver signs.
 async fn signing_name(api: &Api<'_>) -> Option<OwnedServerName> {
     let path = ["key", "v2", "server"];
     api.get(Asker::Nobody, &path, "/server_name").await.ok()

@@ -42,7 +42,6 @@ const NETWORK_FILE_SYSTEMS: [u64; 6] = [
     0xfe53_4d42,
 ];
 
-/// Why there is no configuration to check with.
 pub(super) fn no_configuration(file: &Path, error: &FileError) -> Outcome {
     let write = format!(
         "`rcbot init --config {}` writes one; or name another file with `--config`",
@@ -169,7 +168,6 @@ fn refused(error: &RegistrationError, file: &Path, config_file: &Path) -> Outcom
     }
 }
 
-/// The outcome where the bot's own files cannot be read.
 pub(super) fn unreadable(fault: &Fault) -> Outcome {
     if let Fault::UnreadableFile { path, remedy } = fault {
         return Outcome::failed(

@@ -62,7 +62,6 @@ type Versions = BTreeMap<(PathBuf, Environment), Result<String, NotPrinted>>;
 
 type Environment = BTreeMap<OsString, OsString>;
 
-/// Runs all possible checks of these projects.
 pub(super) async fn judge(
     report: &mut Report,
     projects: impl Iterator<Item = &ConfiguredProject>,

@@ -83,13 +83,10 @@ pub(crate) enum Verdict {
     Failed,
     /// The bot works, but something should be done.
     Warning,
-    /// It was not run.
     Skipped,
-    /// It is as it should be.
     Passed,
 }
 
-/// The outcome of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,

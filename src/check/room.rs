@@ -20,7 +20,6 @@ use crate::{
     matrix::{CurrentState, HOST_EVENT, HostEvent, Membership, RoomFacts},
 };
 
-/// The room in which commands count.
 pub(super) struct Room {
     id: OwnedRoomId,
     was_encrypted: bool,

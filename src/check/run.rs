@@ -29,7 +29,6 @@ const LONGEST_COMPLAINT: usize = 200;
 /// Why a program has no output.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotPrinted {
-    /// The system does not run it.
     #[error("{0}")]
     NotStarted(String),
     /// It timed out, and was killed.

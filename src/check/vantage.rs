@@ -15,7 +15,6 @@ use rustix::process::geteuid;
 use super::{Found, Outcome};
 use crate::{config::Config, data_dir, shell};
 
-/// A user of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct User {
     pub(super) id: u32,
@@ -157,7 +156,6 @@ impl Vantage {
     }
 }
 
-/// The owner of a file.
 pub(super) fn owner(file: &Path) -> Option<User> {
     Some(User::of(fs::metadata(file).ok()?.uid()))
 }

@@ -23,7 +23,6 @@ const NEEDS_OPERATOR: u8 = 3;
 #[error("{0:#}")]
 struct Misconfigured(anyhow::Error);
 
-/// An error for what the operator wrote.
 pub(super) fn misconfigured(error: anyhow::Error) -> anyhow::Error {
     Misconfigured(error).into()
 }
@@ -33,7 +32,6 @@ pub(super) fn bug() -> anyhow::Error {
     anyhow!("rcbot has a bug: see above in the log")
 }
 
-/// The exit code that a command ends with.
 pub(super) fn code(error: &anyhow::Error) -> u8 {
     if error.chain().any(is_misconfiguration) {
         MISCONFIGURED

@@ -99,7 +99,6 @@ fn refuse_wrong_user(of_user: bool) -> Result<()> {
 }
 
 impl Service {
-    /// The text of the unit.
     fn unit(&self, config: &Config) -> Result<String> {
         let owner = self.owner(&config.file)?;
         let path = self.path.clone().unwrap_or_else(|| {
@@ -126,7 +125,6 @@ impl Service {
         unit::text(&program, &config.file, &path, user)
     }
 
-    /// The user whom the bot runs as.
     fn owner(&self, config: &Path) -> Result<User> {
         if let Some(name) = &self.run_as {
             return User::from_name(name)?.with_context(|| format!("there is no user {name}"));

@@ -16,11 +16,8 @@ pub(crate) const NOBODY: i64 = (1 << 53) - 1;
 /// What the configuration requires of a sender.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
-    /// Who has power over the admin room.
     pub(crate) authorization: Authorization,
-    /// Whose messages count.
     pub(crate) devices: Devices,
-    /// Whether a command must have been encrypted.
     pub(crate) require_encrypted_commands: RequireEncryptedCommands,
 }
 
@@ -96,21 +93,15 @@ impl Permit {
 /// Why a sender may not command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Denied {
-    /// The room and the configuration give the sender no power.
     NoPower(NoPower),
-    /// The command was not encrypted, and has to be.
     NotEncrypted,
-    /// The command came from a device that its owner has not signed.
     UnsignedDevice,
     /// The user's identity is not the pinned one.
     IdentityChanged,
-    /// It is unknown which device encrypted the command.
     UnknownDevice,
     /// The command was redacted, or the homeserver shows another event in its place.
     Redacted,
-    /// The same encrypted message was executed before.
     Replayed,
-    /// The command has waited too long.
     TooOld,
     /// The record of executed commands cannot be written.
     NotRecorded,
@@ -124,8 +115,6 @@ impl From<NoPower> for Denied {
     }
 }
 
-/// Decides about one command.
-///
 /// `facts` is what the homeserver says of the room *now*.
 pub(crate) fn authorize(
     sender: &UserId,

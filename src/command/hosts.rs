@@ -41,7 +41,6 @@ pub(crate) struct Turn {
     pub(crate) order: Vec<OwnedUserId>,
 }
 
-/// Which host a command is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Addressee {
     /// This host, whose bot is the first in the order. The others can only say that it does not answer.
@@ -96,7 +95,6 @@ pub(crate) fn choose_project(command: &Command, own: &Host) -> Result<ProjectNam
     choose(command, &[own]).map(|place| place.project)
 }
 
-/// A project, and on which host it is.
 #[derive(Debug, Clone)]
 struct Place<'a> {
     host: &'a Host,

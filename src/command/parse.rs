@@ -37,7 +37,6 @@ const QUOTES: [&[char]; 3] = [
     &['`'],
 ];
 
-/// A parsed command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Command {
     pub(crate) verb: Verb,
@@ -79,7 +78,6 @@ pub(crate) enum Target {
     Session,
     /// The output of a project's session: where one has a session, only those count.
     Output,
-    /// The host as a whole.
     Host,
 }
 
@@ -168,7 +166,6 @@ pub(crate) enum Misuse {
         /// The text with the command that may have been meant, without the prefix.
         meant: Option<String>,
     },
-    /// It is an edit of an earlier message.
     Edited,
     TooManyWords {
         command: &'static str,
@@ -216,7 +213,6 @@ pub(crate) enum Misuse {
     HostDoesNotAnswer(HostName),
     /// No project has the session that the command is about.
     NothingRuns,
-    /// Several projects may be meant.
     Ambiguous {
         command: &'static str,
         /// Those, as above.
@@ -281,7 +277,6 @@ fn without_host(word: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The first word, and what follows it.
 fn first_word(text: &str) -> (&str, &str) {
     let text = text.trim_start();
     text.split_once(char::is_whitespace).unwrap_or((text, ""))

@@ -116,7 +116,6 @@ impl Reply {
         self
     }
 
-    /// Each with space around it.
     fn paragraphs(replies: impl IntoIterator<Item = Self>) -> Self {
         let (plain, html): (Vec<_>, Vec<_>) = replies
             .into_iter()
@@ -128,7 +127,6 @@ impl Reply {
         }
     }
 
-    /// Each on separate lines.
     fn lines(replies: impl IntoIterator<Item = Self>) -> Self {
         let (plain, html): (Vec<_>, Vec<_>) = replies
             .into_iter()
@@ -145,7 +143,6 @@ fn in_html(text: &str) -> String {
     html_escape::encode_text(text).replace('\n', "<br>")
 }
 
-/// The bot cannot record what it was asked for.
 pub(crate) fn not_recorded(project: &ProjectName, reason: &str) -> Reply {
     Reply::new(format!(
         "Not done: I could not record the command for **{project}** on disk ({reason}). Free space in the bot's data directory \
@@ -227,7 +224,6 @@ pub(crate) fn commands_count_elsewhere(prefix: &str, admin_room: &RoomOrAliasId)
     }
 }
 
-/// What the bot says when it comes into the admin room for the first time.
 pub(crate) fn greeting(prefix: &str, host: &HostName, devices: Devices) -> Reply {
     let verify = match devices {
         Devices::CrossSigned => {
@@ -241,7 +237,6 @@ pub(crate) fn greeting(prefix: &str, host: &HostName, devices: Devices) -> Reply
     ))
 }
 
-/// The admin room was upgraded to the one in which this is said.
 pub(crate) fn moved_here() -> Reply {
     Reply::new(
         "I followed the upgrade of the admin room: I take commands here from now on, and no longer in the old room.",

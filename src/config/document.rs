@@ -226,7 +226,6 @@ impl Document<'_> {
         self.note(self.line_of(path), &shown, message);
     }
 
-    /// The warnings until now.
     pub(crate) fn take_warnings(&self) -> Vec<Problem> {
         self.warnings.take()
     }

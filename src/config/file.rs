@@ -83,7 +83,6 @@ const LINK_TIMEOUT: Duration = Duration::from_mins(1);
 /// Nobody works longer at a stretch, and a forgotten session should not stay open over night.
 const MAX_DURATION: Duration = Duration::from_hours(12);
 
-/// The whole file.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct File {
@@ -211,7 +210,6 @@ impl<'de> de::Visitor<'de> for RootVisitor {
 /// The keys of a project that `sessions` does not have.
 const OF_PROJECT: [&str; 4] = ["directory", "power_level", "autostart", "deliver_to"];
 
-/// The default folder of the bot's files.
 pub(super) const DATA_DIR: &str = "data";
 
 impl File {

@@ -9,7 +9,6 @@ const LONGEST: usize = 253;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HostName(String);
 
-/// A text that cannot name a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a host's name is up to {LONGEST} ASCII letters, digits, '-', '_' or '.'")]
 pub(crate) struct InvalidHostName;
@@ -22,7 +21,6 @@ impl HostName {
         name.unwrap_or_else(|| Self("unknown-host".to_owned()))
     }
 
-    /// The name as people type it.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

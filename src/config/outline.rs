@@ -13,7 +13,6 @@ use super::Problem;
 /// The largest text that is read, in bytes.
 pub(super) const LARGEST: usize = 1024 * 1024;
 
-/// How deep values may be nested.
 const DEEPEST: usize = 64;
 
 /// The value of a text, and its parts by their paths, such as `projects.website.command[0]`. The path of the whole is empty.

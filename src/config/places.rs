@@ -26,7 +26,6 @@ pub(crate) struct Places {
     pub(crate) projects: BTreeMap<ProjectName, Duration>,
     /// The grace period for other projects, such as one found below a root.
     pub(crate) stop_grace: Duration,
-    /// The problems of the file.
     pub(crate) problems: Option<Problems>,
 }
 

@@ -29,7 +29,6 @@ pub(crate) struct ProjectRoot {
     pub(crate) power_level: Option<i64>,
     /// The events that ring for those who have the link of a session in its projects.
     pub(crate) notify: Vec<Notification>,
-    /// How sessions run in its projects.
     pub(crate) settings: SessionSettings,
 }
 

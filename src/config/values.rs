@@ -24,7 +24,6 @@ const SMALLEST_OUTPUT: u64 = 256 * 1024;
 /// The longest duration: none can overflow a clock to which it is added.
 const LONGEST_DURATION: Duration = Duration::from_hours(24 * 366);
 
-/// The largest count of anything.
 const LARGEST_COUNT: i64 = 1_000;
 
 /// How long a room id without a domain is, in bytes: `!` and a SHA-256 hash in unpadded base64 (room version 12).
@@ -37,7 +36,6 @@ const OURS: [&str; 3] = [
     DATA_DIRECTORY_VARIABLE,
 ];
 
-/// The events that can ring.
 pub(crate) const NOTIFICATIONS: [(&str, Notification); 4] = [
     ("ended", Notification::Ended),
     ("cut_off", Notification::CutOff),
@@ -133,7 +131,6 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Any text.
 fn text(value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),
@@ -144,7 +141,6 @@ fn text(value: &Value) -> Result<String, String> {
     }
 }
 
-/// A text that can be parsed.
 fn text_as<T>(
     value: &Value,
     wanted: &str,
@@ -154,7 +150,6 @@ fn text_as<T>(
     read.ok_or_else(|| not_wanted(value, wanted))
 }
 
-/// A whole number within bounds.
 fn number(value: &Value, least: i64, most: i64, more: &str) -> Result<i64, String> {
     let number = value.as_i64();
     let number = number.filter(|number| (least..=most).contains(number));
@@ -166,7 +161,6 @@ fn number(value: &Value, least: i64, most: i64, more: &str) -> Result<i64, Strin
     })
 }
 
-/// A value of some kind, or `none`.
 fn or_none<T>(
     value: &Value,
     wanted: &str,
@@ -201,7 +195,6 @@ fn command_prefix(value: &Value) -> Result<String, String> {
     })
 }
 
-/// The address of the client-server API.
 fn homeserver_url(value: &Value) -> Result<Url, String> {
     // A password precedes the @, whether the rest is a URL or not; so this is checked before anything is shown.
     if value.as_str().is_some_and(|text| text.contains('@')) {
@@ -273,7 +266,6 @@ pub(crate) fn user_id(value: &Value) -> Result<OwnedUserId, String> {
     })
 }
 
-/// A room's id or alias.
 fn room(value: &Value) -> Result<OwnedRoomOrAliasId, String> {
     let wanted =
         "a room alias or id in quotes, such as \"#admins:example.org\" or \"!abcdef:example.org\"";
@@ -302,7 +294,6 @@ pub(crate) fn duration(value: &Value) -> Result<Duration, String> {
     })
 }
 
-/// A time span that is not zero.
 fn positive_duration(value: &Value) -> Result<Duration, String> {
     let duration = duration(value)?;
     (!duration.is_zero())
@@ -322,7 +313,6 @@ fn output_size(value: &Value) -> Result<u64, String> {
     })
 }
 
-/// A number of things that is at least one.
 fn count(value: &Value) -> Result<usize, String> {
     let count = number(value, 1, LARGEST_COUNT, "")?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
@@ -380,7 +370,6 @@ fn path(value: &Value) -> Result<PathBuf, String> {
     })
 }
 
-/// What a link looks like.
 fn link_pattern(value: &Value) -> Result<LinkPattern, String> {
     LinkPattern::new(&text(value)?).map_err(|error| {
         let cause = in_one_line(&error);
@@ -444,7 +433,6 @@ fn variable(value: &Value) -> Result<SecretText, String> {
     Ok(text.as_str().into())
 }
 
-/// Why a variable cannot have this name.
 pub(super) fn unfit_name(variable: &str) -> Option<&'static str> {
     if OURS.contains(&variable) {
         return Some("is set by rcbot itself, to know its processes by; remove it");

@@ -13,7 +13,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Discovery {
-    /// Whether a homeserver answers there.
     pub(super) is_homeserver: bool,
     /// Its URL by `.well-known`, if another.
     pub(super) elsewhere: Option<Url>,
@@ -22,7 +21,6 @@ pub(super) struct Discovery {
 
 const VERSIONS: [&str; 3] = ["_matrix", "client", "versions"];
 
-/// Asks the server at a URL.
 pub(super) async fn about(url: &Url) -> Discovery {
     let Ok(client) = Client::builder().timeout(TIMEOUT).build() else {
         return Discovery::default();

@@ -50,7 +50,6 @@ pub(super) struct Input {
     pub(super) host: Option<HostName>,
 }
 
-/// All that a first configuration needs.
 #[derive(Debug, Clone)]
 pub(super) struct Answers {
     pub(super) homeserver: Url,
@@ -61,7 +60,6 @@ pub(super) struct Answers {
     /// Absolute; it exists.
     pub(super) directory: PathBuf,
     pub(super) project: ProjectName,
-    /// The name of the bot's user.
     pub(super) localpart: String,
     pub(super) host: Option<HostName>,
 }

@@ -30,7 +30,6 @@ pub(crate) struct Opens {
     pub(crate) directory: Option<PathBuf>,
     /// The claude.ai account for which the link opens, where that is known.
     pub(crate) account: Option<String>,
-    /// What the session runs with.
     pub(crate) options: Options,
     /// When the session ends. `None`: it goes on until it is stopped.
     pub(crate) end: Option<String>,
@@ -108,13 +107,10 @@ pub(crate) fn followed_output(
     excerpt(project, output, now, &state)
 }
 
-/// Why a log is not followed any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoLongerFollowed {
     TimeUp,
-    /// There is no session, or no longer.
     NoSession,
-    /// Its reader asked for a log again.
     AskedAgain,
     BotEnds,
 }
@@ -178,11 +174,8 @@ pub(crate) fn no_output(project: &ProjectName, error: &OutputError) -> Reply {
 /// What only its requester may see.
 #[derive(Debug, Clone)]
 pub(crate) enum Secret {
-    /// The link of a project's session.
     Link(ProjectName),
-    /// Its picture.
     Picture(ProjectName),
-    /// What the session printed.
     Output(ProjectName),
     /// The report of `doctor`, which names files and people.
     Report,
@@ -254,7 +247,6 @@ impl Reply {
     }
 }
 
-/// It cannot be sent in confidence.
 pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply {
     let (why, topic) = match reason {
         NotConfidential::NoIdentity => (
@@ -291,7 +283,6 @@ pub(crate) fn undeliverable(secret: &Secret, reason: &NotConfidential) -> Reply 
     Reply::new(format!("I cannot send you {secret}: {why}")).more(topic)
 }
 
-/// Its requester may not have it any more.
 pub(crate) fn no_longer_allowed(secret: &Secret) -> Reply {
     Reply::new(format!(
         "I did not send you {secret}: you may not command me any more."

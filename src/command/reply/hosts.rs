@@ -24,7 +24,6 @@ const MOST_IDLE_HOSTS: usize = 5;
 /// How many names the line of projects without a session has.
 const MOST_IDLE: usize = 8;
 
-/// Another host.
 #[derive(Debug, Clone)]
 pub(crate) struct OtherHost {
     pub(crate) bot: OwnedUserId,
@@ -44,7 +43,6 @@ struct Section {
     more_idle: usize,
 }
 
-/// The overview of this host and of all others.
 pub(crate) fn status_of_hosts(
     host: &HostName,
     statuses: &[Status],

@@ -8,13 +8,10 @@ use crate::{
     remote_control::{FolderFacts, Phase, ProjectName},
 };
 
-/// One project in the list.
 #[derive(Debug, Clone)]
 pub(crate) struct Listed {
     pub(crate) name: ProjectName,
-    /// Whether the configuration names it.
     pub(crate) is_configured: bool,
-    /// The phase of its session, if it has one.
     pub(crate) phase: Option<Phase>,
     pub(crate) last_used: Option<SystemTime>,
 }
@@ -43,7 +40,6 @@ pub(crate) struct List<'a> {
     pub(crate) word: Option<&'a str>,
     pub(crate) projects: Vec<(Listed, FolderFacts)>,
     pub(crate) more: usize,
-    /// What was seen of each root.
     pub(crate) roots: &'a [Result<Seen, String>],
 }
 

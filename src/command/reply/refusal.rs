@@ -12,7 +12,6 @@ use crate::{
 pub(super) const IDENTITY_CHANGED: &str = "your cross-signing identity has changed since I pinned it. If you reset it yourself, ask \
      the bot's operator to accept it: `rcbot trust` and your user id, on the host";
 
-/// Why the sender may not command.
 pub(crate) fn denied(denied: &Denied) -> Reply {
     let (why, topic) = match denied {
         Denied::NoPower(reason) => return no_power(reason),
@@ -73,7 +72,6 @@ pub(crate) fn denied_to_device(denied: &Denied) -> Option<&'static str> {
     }
 }
 
-/// The sender exceeds their rate limit.
 pub(crate) fn too_many_commands(per_minute: usize) -> Reply {
     let commands = counted(per_minute, "command", "commands");
     not_done(&format!(
@@ -126,7 +124,6 @@ fn no_power(reason: &NoPower) -> Reply {
     not_done(&why).more(topic)
 }
 
-/// The homeserver shows another identity of a user than the pinned one.
 pub(crate) fn identity_changed(user: &UserId) -> Reply {
     Reply::new(format!(
         "The cross-signing identity of **{user}** has changed: they reset it, or somebody poses as them. I take no commands from them \
@@ -135,7 +132,6 @@ pub(crate) fn identity_changed(user: &UserId) -> Reply {
     .more(Topic::IdentityChanged)
 }
 
-/// A message cannot be decrypted.
 pub(crate) fn undecryptable() -> Reply {
     Reply::new(
         "I could not decrypt this. If it was a command, send it once more; if that does not help, verify your device in your \
@@ -143,7 +139,6 @@ pub(crate) fn undecryptable() -> Reply {
     )
 }
 
-/// A text is not a command, or cannot be executed.
 pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
     let mut topic = None;
     let text = match misuse {

@@ -47,7 +47,6 @@ fn line(text: &str) -> Reply {
     }
 }
 
-/// No report could be made.
 pub(crate) fn no_report(reason: &str) -> Reply {
     Reply::new(format!(
         "I could not check this host: {}. Try again, or run `rcbot check` on the host.",

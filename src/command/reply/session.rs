@@ -15,7 +15,6 @@ pub(crate) struct About<'a> {
 }
 
 impl About<'_> {
-    /// A start that failed.
     pub(crate) fn not_started(&self, ending: &Ending) -> Reply {
         Failure::of(self, ending, true).reply(self, Mark::Failed, "did not start", "")
     }
@@ -242,7 +241,6 @@ impl Failure {
         }
     }
 
-    /// What the program complains of.
     fn of_cause(about: &About<'_>, cause: Cause) -> Self {
         Self {
             why: format!(". Probable cause: {}", cause.what()),
@@ -307,7 +305,6 @@ fn not_spawned(reason: &NotSpawned, place: &Place) -> (String, Option<String>, O
     (what, Some(remedy), topic)
 }
 
-/// A session that somebody stopped.
 pub(crate) fn stopped(
     project: &ProjectName,
     ending: &Ending,
@@ -323,7 +320,6 @@ pub(crate) fn stopped(
     Reply::marked(Mark::Stopped, format!("**{project}** {text}"))
 }
 
-/// A stop that takes a while.
 pub(crate) fn shutting_down(project: &ProjectName) -> Reply {
     Reply::marked(
         Mark::Busy,
@@ -345,7 +341,6 @@ pub(crate) fn stopped_offline(project: &ProjectName, report: Option<&StopReport>
     ))
 }
 
-/// The processes that had to be killed.
 fn killed(report: &StopReport) -> String {
     match report.killed {
         0 => String::new(),
@@ -356,7 +351,6 @@ fn killed(report: &StopReport) -> String {
     }
 }
 
-/// A session that can be used again.
 pub(crate) fn reconnected(project: &ProjectName, after: Duration) -> Reply {
     Reply::marked(
         Mark::Running,
@@ -397,7 +391,6 @@ pub(crate) fn ended_before_delivery(project: &ProjectName) -> Reply {
     ))
 }
 
-/// Some processes of a session cannot be ended.
 pub(crate) fn not_ended(project: &ProjectName, reason: &str) -> Reply {
     Reply::new(format!(
         "**{project}** cannot be ended as a whole: {reason}. End that process on the host; I keep trying, and the project can be \

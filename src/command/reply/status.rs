@@ -22,7 +22,6 @@ pub(crate) fn status(
     Reply::lines(entries)
 }
 
-/// A project and its session, if it has one.
 pub(super) fn session_reply(
     status: &Status,
     usage: &BTreeMap<SessionId, Usage>,
@@ -38,7 +37,6 @@ pub(super) fn session_reply(
     Reply::lines([head, details])
 }
 
-/// One project in one line.
 pub(crate) fn status_line(
     status: &Status,
     usage: &BTreeMap<SessionId, Usage>,
