@@ -100,14 +100,12 @@ pub(crate) async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BotError> {
     let config = Arc::new(config);
+    let projects = config.projects.values();
+    let projects = projects.map(|configured| configured.project.clone());
     let settings = remote_control::Settings {
         folder: data_dir.path().join(SESSIONS),
         host: hosts::own_name(&config).to_string(),
-        projects: config
-            .projects
-            .values()
-            .map(|project| project.project.clone())
-            .collect(),
+        projects: projects.collect(),
         max_sessions: config.max_sessions,
     };
     let mut projects = Projects::new(Arc::clone(&config));
@@ -188,6 +186,7 @@ struct Bot {
 impl Bot {
     fn new(projects: Projects, remote_control: RemoteControl, matrix: MatrixHandle) -> Self {
         let config = Arc::clone(&projects.config);
+        let system_user = User::from_uid(geteuid()).ok().flatten();
         Self {
             projects,
             below_roots: None,
@@ -200,10 +199,7 @@ impl Bot {
             config,
             remote_control,
             matrix,
-            system_user: User::from_uid(geteuid())
-                .ok()
-                .flatten()
-                .map(|user| user.name),
+            system_user: system_user.map(|user| user.name),
             deliveries: HashMap::new(),
             stop_orders: HashMap::new(),
             is_examining: false,

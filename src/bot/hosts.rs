@@ -256,11 +256,8 @@ impl Contest<'_> {
     /// Notifies the others that this bot answers, without waiting for that.
     pub(super) fn announce_answer(&self) {
         if self.order.len() > 1 {
-            let (matrix, order, about) = (
-                self.matrix.clone(),
-                self.order.to_vec(),
-                self.about.to_owned(),
-            );
+            let (matrix, order) = (self.matrix.clone(), self.order.to_vec());
+            let about = self.about.to_owned();
             tokio::spawn(async move { signal(&matrix, order, &about, SignalKind::Claim).await });
         }
     }

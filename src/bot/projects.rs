@@ -104,10 +104,9 @@ impl Projects {
         });
         looking.await.unwrap_or_else(|| {
             let roots = self.config.project_roots.iter();
+            let silent = roots.map(|_| Err("it does not answer".to_owned()));
             let found = Found {
-                roots: roots
-                    .map(|_| Err("it does not answer".to_owned()))
-                    .collect(),
+                roots: silent.collect(),
                 ..Found::default()
             };
             (found, None)
@@ -204,16 +203,12 @@ impl Projects {
         used: &BTreeMap<ProjectName, SystemTime>,
         word: Option<&str>,
     ) -> Reply {
-        let names: BTreeSet<_> = self
-            .config
-            .projects
-            .keys()
-            .chain(phases.keys())
-            .chain(&found.projects)
-            .collect();
+        let configured = &self.config.projects;
+        let names = configured.keys().chain(phases.keys());
+        let names: BTreeSet<_> = names.chain(&found.projects).collect();
         let all = names.into_iter().map(|name| Listed {
             name: name.clone(),
-            is_configured: self.config.projects.contains_key(name),
+            is_configured: configured.contains_key(name),
             phase: phases.get(name).copied(),
             last_used: used.get(name).copied(),
         });

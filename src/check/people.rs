@@ -112,12 +112,9 @@ fn refused_room(reason: &NoPower) -> Option<Outcome> {
 }
 
 fn enumerate(users: &[&UserId]) -> String {
-    let named = users
-        .iter()
-        .take(NAMED)
-        .map(|user| user.as_str())
-        .collect::<Vec<_>>()
-        .join(", ");
+    let named = users.iter().take(NAMED);
+    let named: Vec<_> = named.map(|user| user.as_str()).collect();
+    let named = named.join(", ");
     match users.len() {
         1 => format!("{named} has"),
         count if count <= NAMED => format!("{named} have"),

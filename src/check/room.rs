@@ -134,10 +134,8 @@ pub(super) async fn judge_membership(
 impl RoomState {
     /// `None`: it is not the state of a room.
     fn of(state: &CurrentState, api: &Api<'_>, was_encrypted: bool) -> Option<Self> {
-        let tombstone: Option<RoomTombstoneEventContent> = state
-            .content(StateEventType::RoomTombstone, "")
-            .ok()
-            .flatten();
+        let tombstone = state.content(StateEventType::RoomTombstone, "");
+        let tombstone: Option<RoomTombstoneEventContent> = tombstone.ok().flatten();
         let members: Vec<_> = members(state).filter(|user| *user != api.bot()).collect();
         let hosts = state.events(HOST_EVENT.into());
         let hosts = hosts.filter_map(|event| serde_json::from_str(event.json().get()).ok());
@@ -225,17 +223,13 @@ pub(super) fn judge_power(api: &Api<'_>, state: &RoomState) -> Outcome {
 /// Whether the bots of several hosts in the room can be distinguished.
 pub(super) fn judge_hosts(api: &Api<'_>, state: &RoomState) -> Outcome {
     let others = &state.hosts;
-    let names: Vec<_> = others
-        .iter()
-        .map(|event| event.announcement.host.as_str())
-        .collect();
+    let names = others.iter().map(|it| it.announcement.host.as_str());
+    let names: Vec<_> = names.collect();
     let Some(own) = &api.config.host else {
         return judge_nameless(&names);
     };
-    if let Some(same) = others
-        .iter()
-        .find(|event| event.announcement.host == own.as_str())
-    {
+    let mut others = others.iter();
+    if let Some(same) = others.find(|it| it.announcement.host == own.as_str()) {
         return Outcome::failed(
             format!(
                 "{} calls its host {own} too, so both execute each command to it",

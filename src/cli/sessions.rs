@@ -133,10 +133,8 @@ fn describe(known: &SessionReport, usage: &BTreeMap<SessionId, Usage>) -> String
             }
         }
         SessionReport::Unrecorded { project, session } => {
-            let taken = usage
-                .get(session)
-                .map(|usage| format!(", {}", reply::usage(usage)))
-                .unwrap_or_default();
+            let taken = usage.get(session).map(reply::usage);
+            let taken = taken.map_or_else(String::new, |taken| format!(", {taken}"));
             format!("{project}: running, and its record is lost or unreadable{taken}")
         }
         SessionReport::Unreadable { project } => {

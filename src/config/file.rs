@@ -234,13 +234,9 @@ impl File {
         let registration = document.path(registration);
         let login = read_login(bot.access_token, bot.password, registration, document);
         let admin_room = document.required("admin_room", self.admin_room);
-        let AuthorizationSection { users, power_level } = self.authorization;
-        let users = users.0;
+        let users = self.authorization.users.0;
         let users = users.map(|users| read_users("authorization.users", &users, document));
-        let EncryptionSection {
-            devices,
-            require_encrypted_commands,
-        } = self.encryption;
+        let encryption = self.encryption;
         let has_roots = document.has("project_roots[0]");
         let sessions = self.sessions.read_sessions(document)?;
         let projects = read_projects(self.projects, &sessions, has_roots, document);
@@ -250,12 +246,13 @@ impl File {
             host: self.host.0,
             command_prefix: self.command_prefix.or("!rc".to_owned()),
             authorization: Authorization {
-                power_level: power_level.or(100),
+                power_level: self.authorization.power_level.or(100),
                 users: users.unwrap_or_default(),
             },
             encryption: Encryption {
-                devices: devices.or(Devices::CrossSigned),
-                require_encrypted_commands: require_encrypted_commands
+                devices: encryption.devices.or(Devices::CrossSigned),
+                require_encrypted_commands: encryption
+                    .require_encrypted_commands
                     .or(RequireEncryptedCommands::Auto),
             },
             commands_per_minute: self.rate.commands_per_minute.or(COMMANDS_PER_MINUTE),

@@ -60,10 +60,8 @@ pub(super) fn of<'a>(
             None => missing.push(program),
         }
     }
-    let folders: Vec<_> = folders
-        .iter()
-        .map(|folder| folder.to_string_lossy())
-        .collect();
+    let folders = folders.iter().map(|folder| folder.to_string_lossy());
+    let folders: Vec<_> = folders.collect();
     (folders.join(":"), missing)
 }
 

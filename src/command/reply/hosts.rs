@@ -102,14 +102,9 @@ impl Section {
 
     /// All of it comes from another bot.
     fn announced(other: &OtherHost, now: SystemTime) -> Self {
-        let Announcement {
-            host,
-            projects,
-            more_sessions,
-            unnamed,
-        } = &other.announcement;
+        let announced = &other.announcement;
         let (mut sessions, mut idle) = (Vec::new(), Vec::new());
-        for (name, project) in projects {
+        for (name, project) in &announced.projects {
             let Ok(name) = name.parse::<ProjectName>() else {
                 continue;
             };
@@ -118,16 +113,16 @@ impl Section {
                 None => idle.push(name.to_string()),
             }
         }
-        if *more_sessions > 0 {
-            let more = format!("and {more_sessions} more with a session");
+        if announced.more_sessions > 0 {
+            let more = format!("and {} more with a session", announced.more_sessions);
             sessions.push(Reply::new(more));
         }
         Self {
-            host: unmarked(host),
+            host: unmarked(&announced.host),
             is_silent: other.is_silent,
             sessions,
             idle,
-            more_idle: unnamed.as_ref().map_or(0, |unnamed| unnamed.count),
+            more_idle: announced.unnamed.as_ref().map_or(0, |it| it.count),
         }
     }
 
@@ -218,11 +213,9 @@ pub(crate) fn projects_of_hosts(
 
 fn announced_projects(host: &Announcement, prefix: &str, most: usize) -> Reply {
     // It comes from another bot, so invalid names are dropped.
-    let names = host
-        .projects
-        .keys()
-        .filter_map(|name| name.parse::<ProjectName>().ok());
-    let names: Vec<_> = names.map(|name| name.to_string()).collect();
+    let names = host.projects.keys();
+    let names = names.filter(|name| name.parse::<ProjectName>().is_ok());
+    let names: Vec<_> = names.cloned().collect();
     let shown = names.get(..most).unwrap_or(&names);
     let unnamed = host.unnamed.as_ref().map_or(0, |unnamed| unnamed.count);
     let left_out = unnamed + names.len() - shown.len();

@@ -45,11 +45,9 @@ pub(crate) struct List<'a> {
 
 pub(crate) fn projects(list: &List<'_>, now: SystemTime) -> Reply {
     let (prefix, more) = (list.prefix, list.more);
-    let mut lines: Vec<_> = list
-        .projects
-        .iter()
-        .map(|(project, facts)| line(project, facts, now))
-        .collect();
+    let lines = list.projects.iter();
+    let lines = lines.map(|(project, facts)| line(project, facts, now));
+    let mut lines: Vec<_> = lines.collect();
     if lines.is_empty() {
         lines.push(Reply::new(match list.word {
             Some(_) => format!("No project's name holds that. `{prefix} projects` lists all."),
@@ -95,20 +93,14 @@ fn line(project: &Listed, facts: &FolderFacts, now: SystemTime) -> Reply {
     let mark = project.phase.map_or(Mark::Idle, Mark::of);
     let mut said = Vec::new();
     said.extend(project.phase.map(|it| phase(it).to_owned()));
-    said.extend(
-        facts
-            .branch
-            .as_ref()
-            .map(|branch| format!("branch `{branch}`")),
-    );
+    let branch = facts.branch.as_ref();
+    said.extend(branch.map(|branch| format!("branch `{branch}`")));
     if facts.is_trusted == Some(false) {
         said.push("not trusted by claude yet".to_owned());
     }
     if project.phase.is_none() {
-        let used = project
-            .last_used
-            .map(|time| format!("last used {}", moment(time, now)));
-        said.extend(used);
+        let used = |time| format!("last used {}", moment(time, now));
+        said.extend(project.last_used.map(used));
     }
     let head = format!("**{}**", project.name);
     Reply::marked(

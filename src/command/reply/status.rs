@@ -16,10 +16,8 @@ pub(crate) fn status(
 ) -> Reply {
     let mut statuses: Vec<_> = statuses.iter().collect();
     statuses.sort_unstable_by_key(|status| (status.session.is_none(), &status.project));
-    let entries = statuses
-        .iter()
-        .map(|status| session_reply(status, usage, now));
-    Reply::lines(entries)
+    let entries = statuses.iter();
+    Reply::lines(entries.map(|status| session_reply(status, usage, now)))
 }
 
 pub(super) fn session_reply(
@@ -71,10 +69,7 @@ fn facts(
     let left = session.time_left;
     phase.extend(left.map(|left| format!("ends {}", end_after(now, left))));
     let requester = session.requester.as_ref();
-    let mut details: Vec<_> = requester
-        .map(|user| format!("started by {user}"))
-        .into_iter()
-        .collect();
+    let mut details = Vec::from_iter(requester.map(|user| format!("started by {user}")));
     // The program is known to grow by a gigabyte a day, and to leave children behind.
     details.extend(usage.get(&session.id).map(self::usage));
     details.extend(options(&session.start.options));
