@@ -48,8 +48,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// be made, and an existing one has to stop it.
 const KEPT_THREADS: Duration = Duration::from_hours(24);
 
-/// How many threads tasks run on. They wait for the homeserver, for disks and for processes; a thread for each processor would
-/// only cost memory on a large host.
+/// How many threads tasks run on. They mostly wait, and one for each processor would only cost memory on a large host.
 const WORKERS: usize = 2;
 
 /// Starts `claude remote-control` for those whom a Matrix room trusts, and sends them the link end-to-end encrypted.

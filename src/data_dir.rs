@@ -110,8 +110,7 @@ fn unusable(path: &Path, source: io::Error) -> DataDirError {
     }
 }
 
-/// The process that holds the lock of a data directory. It is looked up in `/proc/locks`: trying the lock would keep out a bot
-/// that starts at that moment.
+/// The process that holds the lock, by `/proc/locks`: trying the lock would keep out a bot that starts at that moment.
 pub(crate) fn process_running_with(data_dir: &Path) -> Option<i32> {
     let lock = data_dir.join(LOCK).canonicalize().ok()?;
     let inode = fs::metadata(&lock).ok()?.ino();

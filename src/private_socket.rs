@@ -29,8 +29,7 @@ pub(crate) struct PrivateSocket {
 }
 
 impl PrivateSocket {
-    /// Listens at `path`, in a private folder. Replaces a socket that an earlier run has left: there is one bot for each
-    /// folder.
+    /// Listens at `path`, in a private folder, which one bot has: replaces a socket that an earlier run has left.
     pub(crate) fn listen(path: &Path) -> io::Result<Self> {
         atomic_file::remove(path)?;
         let address = Address::of(path)?;
@@ -63,8 +62,7 @@ pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(&address.path).await
 }
 
-/// A path to a socket through its folder's descriptor: the kernel allows 107 bytes for a socket's path, and the folder's own
-/// may be longer.
+/// A path to a socket through its folder's descriptor: the kernel allows 107 bytes, and the folder's own path may be longer.
 #[derive(Debug)]
 struct Address {
     path: PathBuf,

@@ -56,8 +56,7 @@ impl MatrixHandle {
         }
     }
 
-    /// Retries until success or a permanent fault. What is sent needs the same transaction at each try, so that it is sent
-    /// once.
+    /// Retries until success or a permanent fault. Each try needs the same transaction, so that an event is sent once.
     pub(super) async fn until_accepted<T, E: AsFault, F>(
         &self,
         attempt: impl Fn(Matrix) -> F,
@@ -84,8 +83,7 @@ impl MatrixHandle {
         }
     }
 
-    /// Whether a retry may help. It does after a log-out: the bot reconnects, which aborts what was under way on the old
-    /// connection.
+    /// Whether a retry may help. It does after a log-out: the bot reconnects, which aborts what was under way before.
     fn is_retryable(&self, fault: &Fault) -> bool {
         fault.is_passing() || fault.is_logged_out() || self.0.has_changed().unwrap_or(true)
     }
@@ -116,8 +114,7 @@ impl Attempts {
         self.handle.up_to_date().await
     }
 
-    /// Whether to try again after this error; if so, waits, longer each time. Warns once: the connection logs when the
-    /// homeserver is back.
+    /// Whether to try again; if so, waits, longer each time. Warns once: the connection logs when the homeserver is back.
     pub(super) async fn go_on(&mut self, error: Option<&impl AsFault>) -> bool {
         let fault = error.and_then(AsFault::fault);
         let Some(fault) = fault.filter(|fault| self.handle.is_retryable(fault)) else {

@@ -32,8 +32,7 @@ use crate::{
 /// How often the bot checks when the login of `claude` ends: often enough for those who read the room once a day.
 pub(super) const LOOKS_EVERY: Duration = Duration::from_hours(24);
 
-/// How long the checks may take: some dozen questions to a homeserver that answers none take minutes. A dead network file system
-/// answers never.
+/// How long the checks may take: a homeserver that answers none takes minutes, and a dead network file system answers never.
 const LONGEST_EXAMINATION: Duration = Duration::from_mins(10);
 
 impl Bot {

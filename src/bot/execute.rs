@@ -33,8 +33,7 @@ const REMEMBERED_COMMANDS: usize = 256;
 const USAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Bot {
-    /// Rejects a command beyond the rate limit. Its sender is notified once a minute, unless they were refused something else
-    /// in that minute.
+    /// Rejects a command beyond the rate limit. Its sender gets one refusal a minute, this or another.
     pub(super) fn reject_excess(&mut self, message: &Message) {
         if !self.limits.allow(Limited::Excess, &message.sender) {
             return;

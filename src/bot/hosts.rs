@@ -52,8 +52,7 @@ const LAST_PONG: Duration = Duration::from_millis(600);
 /// How long an overview is corrected by late responses.
 const LATEST_PONG: Duration = Duration::from_secs(10);
 
-/// How much longer an unannounced bot waits: others do not know it and send it no claims, but their answer is in the room by
-/// then.
+/// How much longer an unannounced bot waits: others send it no claims, but their answer is in the room by then.
 const TURN_OF_UNANNOUNCED: Duration = Duration::from_secs(2);
 
 /// How soon a refused announcement is retried: an administrator who gives the bot the power for it looks whether that helps.
@@ -62,8 +61,7 @@ const REFUSED_AGAIN: Duration = Duration::from_mins(1);
 /// How many signals are remembered: enough for some commands that all of fifty hosts answer.
 const SIGNALS_REMEMBERED: usize = 512;
 
-/// How many bytes of an announcement are for the names of projects: with them, the name of the host and the largest digest it
-/// stays under 4 KiB.
+/// How many bytes are for names of projects: with them, the host's name and the largest digest it stays under 4 KiB.
 const ROOM_FOR_NAMES: usize = 1_600;
 
 pub(super) fn own_name(config: &Config) -> HostName {
@@ -114,8 +112,7 @@ pub(super) fn announcement(
     }
 }
 
-/// Keeps the announcement in the room up to date; never ends. One that changes before the homeserver has accepted it is
-/// dropped.
+/// Keeps the announcement in the room up to date; never ends. One that changes before it is accepted is dropped.
 pub(super) async fn keep_announced(
     matrix: MatrixHandle,
     mut latest: watch::Receiver<Option<Announcement>>,
@@ -314,8 +311,7 @@ async fn signal(matrix: &Matrix, to: Vec<OwnedUserId>, about: &str, kind: Signal
 }
 
 impl Bot {
-    /// To be called when a session or what is below the roots has changed. Only a host that has a name in the configuration
-    /// shares the room with others.
+    /// To be called when a session or what is below the roots has changed. Only a host with a configured name shares the room.
     pub(super) fn announce_host(&self) {
         let Some(host) = &self.config.host else {
             return;

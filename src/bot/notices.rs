@@ -226,8 +226,7 @@ impl Bot {
         self.notify_requesters(about, outcome, last_output, sound);
     }
 
-    /// Notifies those who have the link that it is void, and sends all who asked for it the last output, if that may explain
-    /// the end.
+    /// Notifies those who have the link that it is void, and sends all who asked for it the output that may explain the end.
     fn notify_requesters(
         &mut self,
         about: &About<'_>,

@@ -166,8 +166,7 @@ impl<'a> Api<'a> {
         matches!(self.login, Some(Login::Appservice(_))) && self.device().is_none()
     }
 
-    /// From now on makes requests without the bot's device, whose log-in may be no longer good. Returns whether that makes a
-    /// difference.
+    /// From now on makes requests without the bot's device, whose log-in may have expired. Returns whether there was one.
     pub(super) fn forget_device(&mut self) -> bool {
         let had_one = self.device().is_some();
         self.session = Ok(None);

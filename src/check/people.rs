@@ -20,8 +20,7 @@ const NAMED: usize = 3;
 /// How many users' identities are checked.
 const LOOKED_AT: usize = 100;
 
-/// Judges everybody in the room as the bot would judge a well-encrypted command of theirs. Returns who may command; `Err`: the
-/// room restricts nobody.
+/// Judges everybody in the room as the bot would judge a well-encrypted command. `Err`: the room restricts nobody.
 pub(super) fn judge_access<'a>(api: &Api<'_>, state: &'a RoomState) -> Found<Vec<&'a UserId>> {
     let power = |user: &UserId| state.facts.power_of(user, &api.config.authorization);
     let members = state.members.iter().map(|user| &**user);

@@ -92,8 +92,7 @@ async fn resolve(api: &Api<'_>) -> Result<Option<OwnedRoomId>, Trouble> {
     api.find(Asker::Bot, &path, "/room_id").await
 }
 
-/// Whether the bot is in the room, and what the homeserver says of it then. `synced` is what /sync said of the bot's rooms, if
-/// it could be asked.
+/// Whether the bot is in the room, and the room's state then. `synced`: what /sync said of the bot's rooms, if it answered.
 pub(super) async fn judge_membership(
     api: &Api<'_>,
     room: &Room,

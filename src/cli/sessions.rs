@@ -190,8 +190,7 @@ fn active(places: &Places) -> Result<Vec<ProjectName>> {
     Ok(active.map(|known| known.project().clone()).collect())
 }
 
-/// The lock of the data directory shows whether a bot runs: if so, it is asked to stop, as it would take another end for a
-/// crash.
+/// The lock of the data directory shows whether a bot runs. If so, it is asked to stop: it would take another end for a crash.
 async fn stop_one(places: &Places, project: &ProjectName) -> Result<String> {
     // This must create no file, least of all as another user than the bot's.
     if !places.data_dir.try_exists().unwrap_or(true) {

@@ -27,8 +27,7 @@ impl Policy {
         Self::with_level(config, config.authorization.power_level)
     }
 
-    /// What is required of a user who commands a project or gets its link. `None`: its folder below a root is gone, or it left
-    /// the configuration.
+    /// What is required of a user who commands a project or gets its link. `None`: it left the configuration or its root.
     pub(crate) fn of_project(config: &Config, project: Option<&ConfiguredProject>) -> Self {
         let level = match project {
             Some(project) => project.power_level,

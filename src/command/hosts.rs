@@ -89,8 +89,7 @@ pub(crate) fn turn(
     Turn { addressee, order }
 }
 
-/// The project of this host that a command means: the one that it names, or the only one that begins so, else the only possible
-/// one.
+/// The project of this host that a command names, or the only one that begins so, else the only possible one.
 pub(crate) fn choose_project(command: &Command, own: &Host) -> Result<ProjectName, Misuse> {
     choose(command, &[own]).map(|place| place.project)
 }

@@ -43,8 +43,7 @@ const MAX_SESSIONS: usize = 8;
 /// A command that arrives later may not be what its sender wants now.
 const MAX_COMMAND_AGE: Duration = Duration::from_mins(2);
 
-/// Server mode needs no terminal. Without `--spawn` it asks a question in some directories and waits for ever; two
-/// sessions of one name get mixed up in the app's list.
+/// Without `--spawn` it asks a question in some directories and waits for ever; the app's list mixes up sessions of one name.
 const COMMAND: [&str; 9] = [
     "claude",
     "remote-control",

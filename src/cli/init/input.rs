@@ -155,8 +155,7 @@ impl<'a> Prompt<'a> {
         Self { keyboard, screen }
     }
 
-    /// What was given; else asks until `check` accepts the answer, showing why it does not. An empty answer accepts what is
-    /// offered.
+    /// What was given; else asks until `check` accepts the answer, showing why it does not. An empty one accepts the offer.
     fn ask<T>(
         &mut self,
         given: Option<T>,

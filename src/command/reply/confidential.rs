@@ -14,8 +14,7 @@ use crate::{
     remote_control::{Options, Output, OutputError, ProjectName, Quote},
 };
 
-/// How many bytes of a session's output are shown: a message fits into an event of 64 KiB, encrypted, and on a phone this is
-/// ten screens.
+/// How many bytes of output are shown: they fit into an event of 64 KiB, encrypted, and on a phone they are ten screens.
 const LONGEST_OUTPUT: usize = 10 * 1024;
 
 /// The words that become a link to its room.
@@ -201,8 +200,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// A link is in its requester's direct message. `is_repeated`: the session was running before they asked. `is_invited`: they
-/// have not joined that room yet.
+/// `is_repeated`: the session was running before they asked. `is_invited`: they have not joined the direct message yet.
 pub(crate) fn link_sent(
     project: &ProjectName,
     is_repeated: bool,

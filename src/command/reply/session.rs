@@ -369,8 +369,7 @@ pub(crate) fn extended(project: &ProjectName, end: Option<&str>) -> Reply {
     })
 }
 
-/// For those who have the link of a session that is over and began at this time; below the sentence that says how it ended, if
-/// there is one.
+/// For those who have the link of a session that began at `since`; below the sentence that says how it ended, if there is one.
 pub(crate) fn link_is_void(
     project: &ProjectName,
     how: Option<Reply>,

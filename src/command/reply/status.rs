@@ -7,8 +7,7 @@ use bytesize::ByteSize;
 use super::{Mark, Reply, counted, end_after, moment, span};
 use crate::remote_control::{Connection, Options, Phase, SessionId, Status, Usage};
 
-/// What is said of each project: those with a session first, each group in the order of names. No table, as one breaks words on
-/// a phone.
+/// Those with a session first, each group in the order of names. No table, as one breaks words on a phone.
 pub(crate) fn status(
     statuses: &[Status],
     usage: &BTreeMap<SessionId, Usage>,

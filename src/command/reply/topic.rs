@@ -5,8 +5,7 @@
 use super::Reply;
 use crate::remote_control::Cause;
 
-/// The URL of the documentation of this build, without a trailing slash; set where rcbot is built for others. Without it,
-/// messages name the file.
+/// The URL of the documentation, without a trailing slash; set where rcbot is built for others. Else messages name the file.
 const DOCUMENTATION: Option<&str> = option_env!("RCBOT_DOCUMENTATION");
 
 macro_rules! topics {
