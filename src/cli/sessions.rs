@@ -177,7 +177,10 @@ fn known(places: &Places, name: &str) -> Result<ProjectName> {
     if all.contains(&project) {
         return Ok(project);
     }
-    let all: Vec<_> = all.iter().map(ProjectName::as_str).collect();
+    let mut all: Vec<_> = all.iter().map(ProjectName::as_str).collect();
+    if places.has_roots {
+        all.push("those below project roots that had a session");
+    }
     Err(misconfigured(anyhow!(
         "there is no project {project}; projects: {}",
         all.join(", ")

@@ -26,6 +26,8 @@ pub(crate) struct Places {
     pub(crate) projects: BTreeMap<ProjectName, Duration>,
     /// The grace period for other projects, such as one found below a root.
     pub(crate) stop_grace: Duration,
+    /// Whether there are project roots.
+    pub(crate) has_roots: bool,
     pub(crate) problems: Option<Problems>,
 }
 
@@ -64,6 +66,7 @@ impl Places {
             data_dir: file.parent()?.join(data_dir.ok()?),
             projects: projects.collect(),
             stop_grace: common,
+            has_roots: root.get("project_roots").is_some(),
             problems: Some(problems.clone()),
         })
     }
@@ -76,6 +79,7 @@ impl From<Config> for Places {
         let of_roots = roots.map(|root| root.settings.stop_grace).max();
         Self {
             stop_grace: of_roots.unwrap_or(STOP_GRACE),
+            has_roots: !config.project_roots.is_empty(),
             data_dir: config.data_dir,
             projects: projects
                 .map(|(name, configured)| (name, configured.project.settings.stop_grace))

@@ -136,6 +136,9 @@ fn a_stop_names_the_projects_if_there_is_none_of_that_name_and_makes_nothing() {
     let all = site.rcbot(&["stop"]).succeeded();
     all.is("No session is running.\n");
     assert!(!site.path("data").exists(), "a data directory was made");
+    site.replace("config.yaml", "projects:", "project_roots: [.]\nprojects:");
+    let below_root = site.rcbot(&["stop", "websiet"]).failed(2);
+    below_root.says("; projects: website, those below project roots that had a session");
 }
 
 #[test]
