@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -19,6 +20,7 @@ use crate::{
     remote_control::{
         self, Connection, Phase, ProjectName, SessionId, Usage,
         offline::{self, SessionReport},
+        process::raise_descriptor_limit,
     },
 };
 
@@ -152,12 +154,9 @@ pub(super) fn stop(path: &Path, project: Option<&str>) -> Result<()> {
     if projects.is_empty() {
         return print("No session is running.");
     }
-    let mut failures = Vec::new();
-    for project in &projects {
-        let stopped = block_on(stop_one(&places, project));
-        // If the output is closed, the others are stopped all the same.
-        failures.extend(stopped.and_then(|text| print(&text)).err());
-    }
+    // Each stop waits for many processes, which takes a descriptor each.
+    raise_descriptor_limit();
+    let mut failures = block_on(stop_all(&places, &projects))?;
     if failures.len() < 2 {
         return failures.pop().map_or(Ok(()), Err);
     }
@@ -193,25 +192,59 @@ fn active(places: &Places) -> Result<Vec<ProjectName>> {
     Ok(active.map(|known| known.project().clone()).collect())
 }
 
-/// The lock of the data directory shows whether a bot runs. If so, it is asked to stop: it would take another end for a crash.
-async fn stop_one(places: &Places, project: &ProjectName) -> Result<String> {
-    // This must create no file, least of all as another user than the bot's.
-    if !places.data_dir.try_exists().unwrap_or(true) {
-        return Ok(reply::stopped_offline(project, None).plain);
+/// Who ends sessions.
+enum Means {
+    /// There is no data directory, and so no session.
+    None,
+    /// A bot runs: it would take another end for a crash.
+    Bot,
+    /// No bot runs, and none can while this is held.
+    Ours(DataDir),
+}
+
+impl Means {
+    /// The lock of the data directory shows whether a bot runs.
+    fn of(places: &Places) -> Result<Self, DataDirError> {
+        // This must create no file, least of all as another user than the bot's.
+        if !places.data_dir.try_exists().unwrap_or(true) {
+            return Ok(Self::None);
+        }
+        match DataDir::open(&places.data_dir) {
+            Ok(data_dir) => Ok(Self::Ours(data_dir)),
+            Err(DataDirError::InUse { .. }) => Ok(Self::Bot),
+            Err(error) => Err(error),
+        }
     }
+}
+
+/// Stops them at the same time, as each can take its whole grace period. Shows what came of each, and returns the failures.
+async fn stop_all(places: &Places, projects: &[ProjectName]) -> Result<Vec<anyhow::Error>> {
+    let means = Means::of(places)?;
+    let stops = projects.iter();
+    let mut stops: FuturesUnordered<_> = stops
+        .map(|project| stop_one(places, &means, project))
+        .collect();
+    let mut failures = Vec::new();
+    while let Some(stopped) = stops.next().await {
+        // If the output is closed, the others are stopped all the same.
+        failures.extend(stopped.and_then(|text| print(&text)).err());
+    }
+    Ok(failures)
+}
+
+async fn stop_one(places: &Places, means: &Means, project: &ProjectName) -> Result<String> {
     let grace = places.projects.get(project).copied();
     let grace = grace.unwrap_or(places.stop_grace);
-    let data_dir = match DataDir::open(&places.data_dir) {
-        Ok(data_dir) => data_dir,
-        Err(DataDirError::InUse { .. }) => {
+    let report = match means {
+        Means::None => None,
+        Means::Bot => {
             return bot::ask_to_stop(&places.data_dir, project.as_str(), grace + STOP_MARGIN)
                 .await
                 .with_context(|| format!("a bot runs here and was asked to stop {project}"));
         }
-        Err(error) => return Err(error.into()),
+        Means::Ours(data_dir) => offline::stop(&data_dir.path().join(SESSIONS), project, grace)
+            .await
+            .with_context(|| format!("{project} is not stopped"))?,
     };
-    let report = offline::stop(&data_dir.path().join(SESSIONS), project, grace)
-        .await
-        .with_context(|| format!("{project} is not stopped"))?;
     Ok(reply::stopped_offline(project, report.as_ref()).plain)
 }

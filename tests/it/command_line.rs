@@ -1,6 +1,6 @@
 //! The binary without a homeserver: how it reports an invalid configuration, and writes a registration.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use crate::support::{
     prelude::*,
@@ -168,6 +168,56 @@ fn a_session_of_a_project_that_left_the_configuration_can_be_stopped_by_name() {
     typo.says("projects: former, website");
     let stopped = site.rcbot(&["stop", "former"]).succeeded();
     stopped.begins("former is not running.\n");
+}
+
+/// Each ends only once the other was asked to: one after the other, the first would have to be killed.
+#[tokio::test]
+async fn a_stop_of_all_sessions_ends_them_at_the_same_time() {
+    const WAITS_FOR_THE_OTHER: &str = "\
+import os, signal, sys, time
+own, other = sys.argv[1:]
+def end(*_):
+    open(own, 'w').close()
+    while not os.path.exists(other):
+        time.sleep(0.01)
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+open(own + '.ready', 'w').close()
+while True:
+    time.sleep(60)
+";
+    let site = site();
+    site.replace(
+        "config.yaml",
+        "projects:",
+        "sessions: { stop_grace: 20s }\nprojects:",
+    );
+    fs::create_dir_all(site.path("data/sessions")).unwrap();
+    let id = "0123456789abcdef".repeat(2);
+    site.write("data/sessions/.id", &id);
+    let begin = async |own: &str, other: &str| {
+        let mut process = Command::new("setsid");
+        process
+            .args(["python3", "-c", WAITS_FOR_THE_OTHER])
+            .args([site.path(own), site.path(other)])
+            .env("RCBOT_SESSION_ID", own)
+            .env("RCBOT_SESSION_FOLDER", site.path("data/sessions").join(own))
+            .env("RCBOT_DATA_DIRECTORY", &id);
+        let process = process.spawn().unwrap();
+        let ready = site.path(&format!("{own}.ready"));
+        until("it handles the signal", || ready.exists()).await;
+        process
+    };
+    let processes = [begin("one", "two").await, begin("two", "one").await];
+    let stopped = site.rcbot(&["stop"]);
+    for mut process in processes {
+        // Does nothing if it has exited.
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    let stopped = stopped.succeeded();
+    stopped.says("one stopped. ");
+    stopped.says("two stopped. ");
 }
 
 #[test]
