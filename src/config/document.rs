@@ -17,7 +17,7 @@ use serde_yaml::Value;
 
 use super::{
     outline::{LARGEST, Outline, Place},
-    values::{Kind, kind, not_wanted},
+    values::{Kind, SHOWN, kind, not_wanted},
 };
 
 /// The most problems that are reported: each costs a reading of the file.
@@ -187,7 +187,7 @@ impl Document<'_> {
         read: impl Fn(&Value) -> Result<T, String>,
     ) -> Vec<T> {
         let Value::Sequence(items) = list else {
-            self.problem(path, not_wanted(list, "a list, such as []"));
+            self.problem(path, not_wanted(list, list_of(list)));
             return Vec::new();
         };
         let items = items.iter().enumerate();
@@ -357,7 +357,7 @@ fn in_our_words(message: &str, key: &str, found: &Value) -> String {
             format!("unknown key; {}", suggestion(key, known))
         }
         Some((says, "a sequence")) if says.starts_with("invalid type: ") => {
-            not_wanted(found, "a list, such as []")
+            not_wanted(found, list_of(found))
         }
         Some((says, expected @ "a path, or a mapping")) if says.starts_with("invalid type: ") => {
             not_wanted(found, expected)
@@ -367,6 +367,16 @@ fn in_our_words(message: &str, key: &str, found: &Value) -> String {
             format!("found {kind}, wanted a mapping: indented lines of `key: value`")
         }
         Some(_) | None => message.to_owned(),
+    }
+}
+
+/// The list that was probably meant. An empty one would not be: for `authorization.users` it means everybody.
+fn list_of(found: &Value) -> String {
+    match found {
+        Value::String(text) if !text.is_empty() && text.len() <= SHOWN => {
+            format!("a list, such as [{text:?}]")
+        }
+        _ => "a list in square brackets".to_owned(),
     }
 }
 

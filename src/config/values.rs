@@ -102,7 +102,7 @@ kinds! {
 }
 
 /// How much of a value a message shows, in characters.
-const SHOWN: usize = 80;
+pub(super) const SHOWN: usize = 80;
 
 /// The message about an unwanted value. Secrets have a separate one, which does not show it.
 pub(crate) fn not_wanted(value: &Value, wanted: impl Display) -> String {

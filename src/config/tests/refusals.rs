@@ -60,7 +60,7 @@ max_command_age: 120                | found 120, wanted a duration such as 30s o
 max_command_age: 900y               | found "900y", wanted a duration such as 30s or 2m, of a year at most
 data_dir: ''                        | found "", wanted a path
 data_dir: [data]                    | found a list, wanted a path
-project_roots: /srv                 | found "/srv", wanted a list, such as []
+project_roots: /srv                 | found "/srv", wanted a list, such as ["/srv"]
 telemetry: off                      | unknown key; the keys here are admin_room, appservice
 homeservr: x                        | unknown key; did you mean `homeserver`?
 admin_room: '!x:example.org'        | given twice, first in line 4; remove or rename one of them
@@ -82,8 +82,8 @@ authorization.power_level: 0o17x    | found "0o17x", wanted a whole number
 authorization.power_level: 1_000    | found "1_000", wanted a whole number
 authorization.power_level: 99999999999999999999 | a number as large as this must be in quotes
 bot.password: 99999999999999999999  | a number as large as this must be in quotes
-authorization.users: '@me:example.org' | found "@me:example.org", wanted a list, such as []
-authorization.users:                | found nothing, wanted a list, such as []
+authorization.users: '@me:example.org' | found "@me:example.org", wanted a list, such as ["@me:example.org"]
+authorization.users:                | found nothing, wanted a list in square brackets
 authorization.user: []              | unknown key; did you mean `users`?
 encryption.devices: all             | found "all", wanted cross_signed or any
 encryption.require_encrypted_commands: true | found true, wanted auto or always or never
@@ -97,7 +97,7 @@ sessions.command: claude -x         | found "claude -x", wanted a list of a prog
 sessions.command: []                | the list is empty; wanted a program and its arguments
 sessions.command: ['', -x]          | the program's name is empty; wanted a program
 sessions.command: [claude, {project}] | an argument is not a text; wanted only texts, in quotes
-sessions.permission_modes: plan     | found "plan", wanted a list, such as []
+sessions.permission_modes: plan     | found "plan", wanted a list, such as ["plan"]
 sessions.permission_modes: [a, A]   | has `A` twice; remove one
 sessions.environment: [A=b]         | found a list, wanted a mapping
 sessions.environment: TOKEN=hunter2 | found a text, wanted a mapping
