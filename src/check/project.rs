@@ -227,7 +227,11 @@ impl<'a> Site<'a> {
             self.key("directory")
         );
         let may_enter = access(path, Access::EXEC_OK | Access::READ_OK);
-        if let Err(error @ Errno::ACCESS) = may_enter {
+        // No file may be entered, and permissions would not help.
+        let is_file = path.metadata().is_ok_and(|found| !found.is_dir());
+        if let Err(error @ Errno::ACCESS) = may_enter
+            && !is_file
+        {
             let error = io::Error::from(error);
             return Outcome::failed(
                 format!("{} is closed to us ({error})", path.display()),

@@ -301,9 +301,13 @@ fn a_directory_that_does_not_answer_fails_only_its_project() {
 #[test]
 fn a_missing_directory_fails_only_its_project() {
     let host = Host::new();
-    host.configure(|config| config["projects"]["other"] = json!({ "directory": "gone" }));
+    host.configure(|config| {
+        config["projects"]["other"] = json!({ "directory": "gone" });
+        config["projects"]["file"] = json!({ "directory": "config.yaml" });
+    });
     let checkup = host.check();
     checkup.failed("other: directory", "no directory at /");
+    checkup.failed("file: directory", "config.yaml is not a directory");
     checkup.skipped("other: command", "\"directory\" comes first");
     for name in ["configuration", "website: directory", "website: command"] {
         checkup.passed(name, "");
