@@ -220,9 +220,11 @@ fn unquoted(answer: &str) -> &str {
     within('"').or_else(|| within('\'')).unwrap_or(answer)
 }
 
-/// User ids with spaces or commas between, or the word for none.
+/// User ids with spaces or commas between, each in quotes or not, or the word for none.
 fn admins(text: &str) -> Result<Vec<OwnedUserId>, String> {
-    let words = text.split([' ', ',']).filter(|word| !word.is_empty());
+    let words = text.split([' ', ',']);
+    let words = words.map(|word| word.trim_matches(['"', '\'']));
+    let words = words.filter(|word| !word.is_empty());
     let words = words.filter(|word| *word != NONE);
     words.map(User::of_text).collect()
 }
@@ -314,7 +316,7 @@ mod tests {
             admin_room: Some("!room:example.org".try_into().unwrap()),
             ..Input::default()
         };
-        let lines = "https://example.org\nexample.org\nalice\n@alice:example.org, @bob:x.y\n/\n~/nowhere\n/dev/null\n~/tmp\n../x\nsite\n";
+        let lines = "https://example.org\nexample.org\nalice\n\"@alice:example.org\", \"@bob:x.y\"\n/\n~/nowhere\n/dev/null\n~/tmp\n../x\nsite\n";
         let (answers, screen) = ask(lines, given, |_| Discovery::default());
         assert_eq!(answers.admins, ["@alice:example.org", "@bob:x.y"]);
         assert_eq!(answers.directory, Path::new("/tmp"));
