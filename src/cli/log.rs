@@ -44,8 +44,13 @@ pub(super) fn set_up(format: LogFormat) {
     let filter = wanted.unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
+        .with_writer(io::stderr);
+    // In a terminal, `NO_COLOR` decides.
+    let log = if io::stderr().is_terminal() {
+        log
+    } else {
+        log.with_ansi(false)
+    };
     match format {
         LogFormat::Json => log.json().init(),
         LogFormat::Text if goes_to_journal() => {
