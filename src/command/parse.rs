@@ -41,7 +41,7 @@ const QUOTES: [&[char]; 3] = [
 pub(crate) struct Command {
     pub(crate) verb: Verb,
     /// The project as it was typed, which need not exist, or a part of its name. `None`: the only one that can be meant; of
-    /// [`Verb::Projects`], all.
+    /// [`Verb::Projects`], all; [`Verb::Help`] ignores it.
     pub(crate) project: Option<String>,
     /// The options as they were typed, which need not be allowed.
     pub(crate) options: Options,
@@ -470,7 +470,8 @@ fn parse_command(word: &str, rest: &str) -> Result<Command, Misuse> {
         | Verb::Help => (verb, arguments),
     };
     let options = parse_options(verb, &all.options)?;
-    let takes_word = verb.target() != Target::Host || verb == Verb::Projects;
+    // The list of commands answers a question about one of them too.
+    let takes_word = verb.target() != Target::Host || matches!(verb, Verb::Projects | Verb::Help);
     let project = match arguments {
         [] => None,
         [project] if takes_word => Some((*project).to_owned()),
@@ -738,6 +739,7 @@ mod tests {
             ("!rc projects a b", too_many("projects")),
             ("!rc doctor", is(Verb::Doctor, "")),
             ("!rc help", is(Verb::Help, "")),
+            ("!rc help start", is(Verb::Help, "start")),
             ("!rc", is(Verb::Help, "")),
             ("!rc strat", unknown("strat", Some("start"))),
             ("!rc Strat website", unknown("Strat", Some("start website"))),

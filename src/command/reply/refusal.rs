@@ -2,7 +2,7 @@
 
 use matrix_sdk::ruma::UserId;
 
-use super::{Reply, Topic, counted, listed, listed_with};
+use super::{MOST_LISTED, Reply, Topic, counted, listed, listed_with};
 use crate::{
     command::{Denied, Misuse, authorize::NOBODY, nearest},
     matrix::NoPower,
@@ -148,7 +148,7 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
             "I take no commands from edits, so nothing has changed. If you mean it, send it as a new message.".to_owned()
         }
         Misuse::TooManyWords { command } => format!(
-            "`{prefix} {command}` takes fewer words than that.{} `{prefix} help` shows how each command is used.",
+            "`{prefix} {command}` takes fewer words than that.{} A message is one command: `{prefix} help` shows how each is used.",
             match *command {
                 "start" | "resume" =>
                     " The name of a session goes in quotes: `--name \"fix the build\"`.",
@@ -223,7 +223,7 @@ pub(crate) fn misuse(prefix: &str, misuse: &Misuse) -> Reply {
         } => format!(
             "Which project? Say `{prefix} {command}` and one of: {}.{}",
             listed_with(known, *more),
-            elsewhere(prefix, *more)
+            find_more(prefix, known, *more)
         ),
     };
     Reply::new(text).more(topic)
@@ -246,7 +246,7 @@ fn unknown_project(prefix: &str, name: &str, known: &[String], more: usize) -> S
         shortened(name),
         meant.unwrap_or_default(),
         listed_with(known, more),
-        elsewhere(prefix, more),
+        find_more(prefix, known, more),
         unfit(name)
     )
 }
@@ -296,9 +296,12 @@ fn not_allowed(
 /// How long a command is that is suggested to somebody, in characters.
 const LONGEST_COMMAND: usize = 200;
 
-/// Hosts with many projects do not announce all of their names.
-fn elsewhere(prefix: &str, more: usize) -> String {
+/// How to find a project that is not among those listed. Hosts with many do not announce all of their names.
+fn find_more(prefix: &str, known: &[String], more: usize) -> String {
     match more {
+        0 if known.len() > MOST_LISTED => {
+            format!(" `{prefix} projects WORD` lists those whose names hold a word.")
+        }
         0 => String::new(),
         _ => format!(
             " Give the whole name, or the host too: `PROJECT@HOST`. `{prefix} projects @HOST` lists a host's projects."
@@ -375,5 +378,14 @@ mod tests {
             super::misuse("!rc", &unknown).plain,
             "There is no project `Web`. Did you mean `website`? Projects: `api`, `website`."
         );
+        let known = (0..50).map(|number| format!("web-{number}")).collect();
+        let of_many = Misuse::Ambiguous {
+            command: "start",
+            known,
+            more: 0,
+        };
+        let said = super::misuse("!rc", &of_many).plain;
+        let hint = "and 10 more. `!rc projects WORD` lists those whose names hold a word.";
+        assert!(said.ends_with(hint), "{said}");
     }
 }
