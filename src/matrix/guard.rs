@@ -23,7 +23,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use tracing::{error, info, warn};
 
-use super::{Fault, HostSignal, MatrixFolder, folder, message::SIGNAL_EVENT};
+use super::{
+    Fault, HostSignal, MatrixFolder, folder, message::SIGNAL_EVENT, unreadable::readable_sync,
+};
 use crate::atomic_file;
 
 /// The only to-device events that a bot needs: they bring room keys, and everything else that devices send encrypted.
@@ -313,6 +315,7 @@ impl Quarantine {
 
     /// What the SDK gets of the homeserver's answer to its request with this token.
     pub(super) fn sync_answer(&self, since: &str, body: Bytes) -> Bytes {
+        let body = readable_sync(body);
         let Some(answer) = SyncAnswer::read(&body) else {
             return body;
         };

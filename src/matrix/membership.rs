@@ -22,7 +22,7 @@ use matrix_sdk::{
         api::{client::membership::leave_room, error::ErrorKind},
         events::{StateEventType, room::tombstone::RoomTombstoneEventContent},
     },
-    sync::SyncResponse,
+    sync::RoomUpdates,
 };
 use matrix_sdk_base::RoomStateFilter;
 use serde::Deserialize;
@@ -277,9 +277,9 @@ impl Upgrades {
     pub(super) async fn after_sync(
         &mut self,
         matrix: &Matrix,
-        answer: &SyncResponse,
+        rooms: &RoomUpdates,
     ) -> Option<OwnedRoomId> {
-        let is_synced = |room: &RoomId| answer.rooms.joined.contains_key(room);
+        let is_synced = |room: &RoomId| rooms.joined.contains_key(room);
         if let Some(arrival) = matrix.admin_room.take_arrival(is_synced) {
             matrix
                 .inbox
@@ -288,7 +288,7 @@ impl Upgrades {
         }
         let room = matrix.joined_admin_room().ok()?;
         let successor = room.successor_room().map(|successor| successor.room_id);
-        let is_invited = self.awaited.is_some() && !answer.rooms.invited.is_empty();
+        let is_invited = self.awaited.is_some() && !rooms.invited.is_empty();
         let asked = Asked::About(successor.clone());
         if is_invited || self.asked != asked {
             self.asked = asked;

@@ -28,6 +28,7 @@ mod replay;
 mod rooms;
 mod send;
 mod sync;
+mod unreadable;
 
 pub(crate) use client::Matrix;
 pub(crate) use confidentiality::{NotConfidential, NotSent};

@@ -18,9 +18,12 @@ use matrix_sdk::{
         presence::PresenceState,
     },
     store::{StateStoreDataKey, StateStoreDataValue},
-    sync::SyncResponse,
+    sync::RoomUpdates,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::broadcast,
+    time::{Instant, sleep, timeout},
+};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -45,13 +48,11 @@ const LONGEST_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
 /// Syncs until a fault that a retry does not solve. Joins the admin room once it is invited there.
 pub(super) async fn follow(matrix: &Matrix) -> Fault {
-    // The SDK's own token, which it does not tell.
-    let stored = matrix.client.state_store();
-    let stored = stored.get_kv_data(StateStoreDataKey::SyncToken).await;
-    let mut since = match stored {
-        Ok(stored) => stored.and_then(StateStoreDataValue::into_sync_token),
-        Err(error) => return Fault::fatal("the Matrix store cannot be read", error),
+    let mut since = match stored_token(matrix).await {
+        Ok(token) => token,
+        Err(fault) => return fault,
     };
+    let mut updates = matrix.client.subscribe_to_all_room_updates();
     // While the homeserver does not answer.
     let mut back_off: Option<BackOff> = None;
     let mut profile_is_due = matrix.admin_room.id().is_some();
@@ -78,14 +79,14 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
         if matrix.quarantine.is_under_attack() {
             note_known_users(matrix).await;
         }
-        let answer = matrix.client.sync_once(settings(poll_timeout)).await;
+        let step = step(matrix, poll_timeout, &mut updates).await;
         let brought_to_device = matrix.quarantine.finish_step();
-        match answer {
-            Ok(answer) => {
+        match step {
+            Ok((rooms, token)) => {
                 if back_off.take().is_some() {
                     info!("homeserver answers again");
                 }
-                note_rooms(matrix, &answer);
+                note_rooms(matrix, &rooms);
                 // Until then, what the bot knows of rooms is out of date.
                 if !matrix.quarantine.holds_more() {
                     note_answer(matrix, true);
@@ -94,26 +95,25 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                         matrix.receive_signal(signal).await;
                     }
                 }
-                matrix.receive(&answer, backfill_from).await;
+                matrix.receive(&rooms, backfill_from).await;
                 let may_be_invited =
-                    !answer.rooms.invited.is_empty() && matrix.joined_admin_room().is_err();
+                    !rooms.invited.is_empty() && matrix.joined_admin_room().is_err();
                 if !join_is_settled || may_be_invited {
                     join_is_settled = matrix.join_admin_room().await;
                 }
-                let successor = upgrades.after_sync(matrix, &answer).await;
+                let successor = upgrades.after_sync(matrix, &rooms).await;
                 matrix.synced.send_replace(successor);
                 if let Some(room) = matrix.admin_room.id()
-                    && answer.rooms.left.contains_key(&room)
+                    && rooms.left.contains_key(&room)
                 {
                     warn!(%room, bot = %matrix.own_user(), "removed from the admin room: invite the bot again");
                 }
                 let is_fast = asked.elapsed() < SUSPICIOUSLY_FAST;
-                let empty_and_fast = is_fast && !brought_to_device && is_empty(&answer);
+                let empty_and_fast = is_fast && !brought_to_device && is_empty(&rooms);
                 fast_answers = if empty_and_fast { fast_answers + 1 } else { 0 };
-                since = Some(answer.next_batch);
+                since = token;
             }
-            Err(error) => {
-                let fault = Fault::from(error);
+            Err(fault) => {
                 if !fault.is_passing() {
                     return fault;
                 }
@@ -130,6 +130,34 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
             sleep(PACE).await;
         }
     }
+}
+
+/// Syncs once. Returns what came of rooms, and the token of the next sync.
+///
+/// Once the SDK has saved an answer and passed its rooms on, it looks for handlers of each event, of which the bot has none. It
+/// fails there at an event without a type, which any member of an encrypted room can send. What came with it must not be lost.
+async fn step(
+    matrix: &Matrix,
+    poll_timeout: Duration,
+    updates: &mut broadcast::Receiver<RoomUpdates>,
+) -> Result<(RoomUpdates, Option<String>), Fault> {
+    let answer = matrix.client.sync_once(settings(poll_timeout)).await;
+    match (answer, updates.try_recv()) {
+        (Ok(answer), _) => Ok((answer.rooms, Some(answer.next_batch))),
+        (Err(error), Ok(rooms)) => {
+            debug!(error = %Chain(&error), "an event that the Matrix library cannot read was skipped");
+            Ok((rooms, stored_token(matrix).await?))
+        }
+        (Err(error), Err(_)) => Err(error.into()),
+    }
+}
+
+/// The SDK's own token, which it does not tell.
+async fn stored_token(matrix: &Matrix) -> Result<Option<String>, Fault> {
+    let store = matrix.client.state_store();
+    let stored = store.get_kv_data(StateStoreDataKey::SyncToken).await;
+    let stored = stored.map_err(|error| Fault::fatal("the Matrix store cannot be read", error))?;
+    Ok(stored.and_then(StateStoreDataValue::into_sync_token))
 }
 
 impl Matrix {
@@ -181,10 +209,10 @@ fn filter() -> FilterDefinition {
 }
 
 /// Notifies those who wait for a new room: the SDK's requests after the sync that brings it are done.
-fn note_rooms(matrix: &Matrix, answer: &SyncResponse) {
+fn note_rooms(matrix: &Matrix, rooms: &RoomUpdates) {
     matrix.synced_rooms.send_if_modified(|synced| {
         let before = synced.len();
-        synced.extend(answer.rooms.joined.keys().cloned());
+        synced.extend(rooms.joined.keys().cloned());
         synced.len() > before
     });
 }
@@ -205,11 +233,8 @@ async fn note_known_users(matrix: &Matrix) {
     }
 }
 
-fn is_empty(answer: &SyncResponse) -> bool {
-    answer.rooms.joined.is_empty()
-        && answer.rooms.invited.is_empty()
-        && answer.rooms.left.is_empty()
-        && answer.to_device.is_empty()
+fn is_empty(rooms: &RoomUpdates) -> bool {
+    rooms.joined.is_empty() && rooms.invited.is_empty() && rooms.left.is_empty()
 }
 
 /// How many events of a room a sync should bring. Synapse never brings more (`filter_timeline_limit`).
@@ -250,8 +275,8 @@ impl Matrix {
 
     /// Passes on the events of a sync, and those that it left out of the admin room since this token. Waits while the bot's
     /// queue is full.
-    async fn receive(&self, answer: &SyncResponse, since: Option<&str>) {
-        for (id, update) in &answer.rooms.joined {
+    async fn receive(&self, rooms: &RoomUpdates, since: Option<&str>) {
+        for (id, update) in &rooms.joined {
             let room = self.client.get_room(id);
             let Some(room) = room.filter(|room| room.state() == RoomState::Joined) else {
                 continue;

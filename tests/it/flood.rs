@@ -5,9 +5,12 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use matrix_sdk::ruma::UserId;
 
-use crate::support::{
-    prelude::*,
-    proxy::forgery::{forged_message, in_timeline},
+use crate::{
+    support::{
+        prelude::*,
+        proxy::forgery::{forged_message, in_timeline},
+    },
+    unreadable_events::set_membership,
 };
 
 /// More messages than one sync returns of a room.
@@ -32,6 +35,8 @@ async fn commands_that_a_flood_pushed_out_of_a_sync_are_executed_in_order() {
     let bob = person("bob").await;
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot.invite(bob.user_id())).await;
     bot.request(&alice, "help").await;
+    // The bot looks for those who may command among the members.
+    set_membership(&bob, bot.admin_room(), bob.user_id().as_str(), "join").await;
     // The sender of the flood may also be one who may command.
     for (starts, by, is_killed) in [(1, &bob, false), (2, &alice, true)] {
         let known = bot.links_of(&alice).len();

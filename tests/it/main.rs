@@ -55,6 +55,7 @@ mod malformed_keys;
 mod secrets;
 mod sending;
 mod threat_model;
+mod unreadable_events;
 
 // How the bot logs in, and as what it runs.
 mod login;

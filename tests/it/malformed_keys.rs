@@ -43,7 +43,7 @@ fn panics(bot: &Bot) -> usize {
 }
 
 /// Sends events to the bot's devices, as any client could.
-async fn send_to_bot(bot: &Bot, sender: &Person, kind: &str, content: &Value) {
+pub(crate) async fn send_to_bot(bot: &Bot, sender: &Person, kind: &str, content: &Value) {
     let token = sender.client().access_token().unwrap();
     let path = format!("sendToDevice/{kind}/{}", random_text());
     let body = json!({ "messages": { bot.user_id(): { "*": content } } });
@@ -51,7 +51,7 @@ async fn send_to_bot(bot: &Bot, sender: &Person, kind: &str, content: &Value) {
 }
 
 /// An Olm channel to the bot's device, from one that no homeserver knows.
-struct Channel {
+pub(crate) struct Channel {
     account: Account,
     session: Session,
     sender: String,
@@ -61,7 +61,7 @@ struct Channel {
 }
 
 impl Channel {
-    async fn open(sender: &Person, bot: &UserId) -> Self {
+    pub(crate) async fn open(sender: &Person, bot: &UserId) -> Self {
         let client = sender.client();
         let mut query = get_keys::v3::Request::new();
         query.device_keys.insert(bot.to_owned(), Vec::new());
@@ -99,8 +99,18 @@ impl Channel {
 
     /// An event with this signing key of its sender.
     fn event(&mut self, signing_key: &str) -> Value {
+        self.event_with("m.dummy", &json!({}), signing_key)
+    }
+
+    /// A well-formed event.
+    pub(crate) fn encrypted(&mut self, kind: &str, content: &Value) -> Value {
+        let signing_key = self.account.ed25519_key().to_base64();
+        self.event_with(kind, content, &signing_key)
+    }
+
+    fn event_with(&mut self, kind: &str, content: &Value, signing_key: &str) -> Value {
         let payload = json!({
-            "type": "m.dummy", "content": {}, "sender": self.sender, "recipient": self.bot,
+            "type": kind, "content": content, "sender": self.sender, "recipient": self.bot,
             "keys": { "ed25519": signing_key }, "recipient_keys": { "ed25519": self.bot_signing_key },
         });
         let message = self.session.encrypt(payload.to_string()).unwrap();

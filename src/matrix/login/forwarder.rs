@@ -39,6 +39,7 @@ use crate::{
         folder::file_fault,
         guard::{self, Quarantine},
         homeserver::{http_client, is_page, no_http_client, page_in_words},
+        unreadable::readable_messages,
     },
     private_socket::PrivateSocket,
     secret::Token,
@@ -190,6 +191,7 @@ enum Subject {
     /// A sync, with the SDK's token.
     Sync(String),
     Keys,
+    Messages,
     Other,
 }
 
@@ -207,6 +209,8 @@ impl Subject {
             )
         } else if path.ends_with("/keys/query") {
             Self::Keys
+        } else if path.ends_with("/messages") {
+            Self::Messages
         } else {
             Self::Other
         }
@@ -247,6 +251,7 @@ impl Route {
             (StatusCode::OK, Subject::Keys) => {
                 with_body(answer, |body| self.quarantine.keys_answer(body)).await?
             }
+            (StatusCode::OK, Subject::Messages) => with_body(answer, readable_messages).await?,
             // The SDK decides by the error code, whatever the status.
             (status, _) if status.is_client_error() || status.is_server_error() => {
                 debug!(%status, request = name, "the homeserver answers with an error");
