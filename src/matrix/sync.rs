@@ -114,7 +114,8 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 since = token;
             }
             Err(fault) => {
-                if !fault.is_passing() {
+                // A refusal may pass as well: while a homeserver is updated, requests reach the wrong part of it.
+                if !(fault.is_passing() || fault.is_refusal()) {
                     return fault;
                 }
                 note_answer(matrix, false);

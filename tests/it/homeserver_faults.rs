@@ -101,18 +101,26 @@ async fn pages_of_a_proxy_while_a_session_runs_are_waited_out() {
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
     let sent = bot.start_session(&alice, "website").await;
     show_pages(&proxy).await;
+    // While a homeserver is updated, another part of it may refuse what it does not know.
+    for (status, code) in [(403, "M_FORBIDDEN"), (404, "M_UNRECOGNIZED")] {
+        show(&proxy, Request::is_sync, Answer::refusal(status, code)).await;
+    }
     bot.request(&alice, "stop").await;
     bot.wait_for_redaction(&alice, &sent).await;
 }
 
-/// Each of them for two requests: the first may have been on its way before.
 async fn show_pages(proxy: &Proxy) {
     for page in pages() {
-        proxy.be_honest();
-        proxy.on(|_| true).answer(page);
-        let before = proxy.passed().len();
-        until("further tries", || proxy.passed().len() >= before + 2).await;
+        show(proxy, |_| true, page).await;
     }
+}
+
+/// Answers two requests with this page: the first may have been on its way before.
+async fn show(proxy: &Proxy, on: fn(&Request) -> bool, page: Answer) {
+    proxy.be_honest();
+    proxy.on(on).answer(page);
+    let before = proxy.passed_by(on).len();
+    until("further tries", || proxy.passed_by(on).len() >= before + 2).await;
     proxy.be_honest();
 }
 
