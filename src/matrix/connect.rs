@@ -112,7 +112,8 @@ impl Connector {
             ..
         } = self;
         let logged_in = LoggedIn::new(config, login, folder, Arc::clone(quarantine)).await?;
-        let store_is_new = !folder.has_store();
+        // Also when an earlier try or run made it, and got no further.
+        let store_is_new = folder.own_identity().is_none();
         let client = build_client(&logged_in, config, folder).await?;
         // Before the SDK is logged in: then it sends more requests, and logs each one that fails.
         client.fetch_server_versions(None).await?;

@@ -130,6 +130,24 @@ async fn a_bot_with_an_access_token_does_the_main_job_as_its_device() {
     assert_refused(&mut bot, words).await;
 }
 
+/// With a recovery key, a device that the homeserver does not know counts as lost, unless its store is new.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_at_the_first_start_does_not_make_a_token_useless() {
+    let (alice, account) = (person("alice").await, account().await);
+    let token = log_in(&account).await.access_token().unwrap();
+    let proxy = Proxy::start(homeserver()).await;
+    let builder = bot().account(&account.0, "access_token", &token);
+    let mut bot = builder.through(&proxy).prepare(&alice).await;
+    bot.set_variable("RCBOT_RECOVERY_KEY", "given beforehand");
+    // More often than the SDK retries on its own.
+    let versions = |request: &Request| request.path.ends_with("/client/versions");
+    proxy.on(versions).times(5).answer(Answer::error_page(502));
+    bot.run();
+    bot.wait_until_ready(&alice).await;
+    // That key is of no identity: the new one has its own.
+    assert!(bot.data_dir().join("matrix/recovery-key").exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_or_password_that_is_not_the_bots_is_refused_with_its_remedy() {
     let alice = person("alice").await;
