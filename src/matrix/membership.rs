@@ -38,6 +38,10 @@ const AVATAR: &[u8] = include_bytes!("avatar.png");
 /// How long setting the bot's name and avatar may take: nothing depends on them.
 const PROFILE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the sync loop, and with it each command in the old admin room, waits for the move to the new one: a homeserver may
+/// wait long for that of the new room.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+
 #[derive(Deserialize)]
 struct OwnMembership {
     origin_server_ts: MilliSecondsSinceUnixEpoch,
@@ -263,6 +267,8 @@ enum NotFollowed {
     NotInvited(OwnedRoomId),
     /// The homeserver cannot be asked yet.
     Fault(Fault),
+    /// It does not answer in time. It may still join.
+    Slow,
 }
 
 impl<F: Into<Fault>> From<F> for NotFollowed {
@@ -297,10 +303,16 @@ impl Upgrades {
         self.awaited.clone()
     }
 
+    fn ask_again(&mut self, successor: Option<OwnedRoomId>) {
+        self.asked = Asked::Nothing;
+        self.awaited = successor;
+    }
+
     async fn check(&mut self, matrix: &Matrix, room: &Room, successor: Option<OwnedRoomId>) {
         let old = room.room_id();
         self.awaited = None;
-        match follow(matrix, room).await {
+        let followed = timeout(UPGRADE_TIMEOUT, follow(matrix, room)).await;
+        match followed.unwrap_or(Err(NotFollowed::Slow)) {
             Ok(None) => {}
             Ok(Some(new)) => {
                 info!(from = %old, room = %new, "the admin room was upgraded, and the bot followed");
@@ -316,8 +328,11 @@ impl Upgrades {
             }
             Err(NotFollowed::Fault(fault)) => {
                 warn!(room = %old, error = %Chain(&fault), "cannot tell yet whether the admin room was upgraded");
-                self.asked = Asked::Nothing;
-                self.awaited = successor;
+                self.ask_again(successor);
+            }
+            Err(NotFollowed::Slow) => {
+                warn!(room = %old, "the homeserver does not join the new admin room in time, trying again");
+                self.ask_again(successor);
             }
         }
     }

@@ -94,6 +94,24 @@ async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left
     assert_eq!(bot.standin_starts(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_takes_long_to_join_the_new_room_holds_up_no_command_in_the_old_one() {
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
+    bot.assert_no_session(&alice).await;
+    let new = successor(&bot, &alice, true).await;
+    bot.wait_for_membership(&alice, &new, "leave").await;
+    tombstone(&bot, &alice, &new).await;
+    bot.wait_for_log(INVITE).await;
+    let joins = proxy.on(|request| request.path.contains("/join/")).hold();
+    alice.invite(&new, bot.user_id()).await.unwrap();
+    until("the bot joins", || joins.has_caught()).await;
+    bot.assert_no_session(&alice).await;
+    proxy.be_honest();
+    drop(joins);
+    bot.follow_to(new);
+    bot.announcement(&alice, ARRIVED).await;
+}
+
 /// Where no host is announced, each bot takes itself for the only one, and all answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_is_announced_in_the_new_room_too() {
