@@ -67,6 +67,20 @@ async fn a_rate_limit_of_the_homeserver_is_respected() {
     assert!(waits.iter().all(|wait| *wait >= patience), "{waits:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_pause_that_the_homeserver_asks_for_is_logged() {
+    let alice = person("alice").await;
+    let proxy = Proxy::start(homeserver()).await;
+    let mut bot = bot().through(&proxy).prepare(&alice).await;
+    let too_many =
+        json!({ "errcode": "M_LIMIT_EXCEEDED", "error": "no", "retry_after_ms": 60_000 });
+    let versions = |request: &Request| request.path.ends_with("/client/versions");
+    proxy.on(versions).answer(Answer::json(429, &too_many));
+    bot.run();
+    bot.wait_for_log("asks for a pause before this request is sent again")
+        .await;
+}
+
 /// The error pages of reverse proxies whose homeserver is down.
 fn pages() -> [Answer; 11] {
     let location = |page: Answer| page.header("location", "/maintenance");

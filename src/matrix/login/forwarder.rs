@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::bail;
@@ -61,6 +62,9 @@ const NOT_FORWARDED: [HeaderName; 9] = [
 /// The largest answer that is passed on, decompressed: the first sync of a bot in a room with many thousands of members has some
 /// MiB, and what a broken proxy sends may have no end.
 const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// The SDK does not log how long it waits. Of a wait like this an operator should know.
+const LONG_WAIT: Duration = Duration::from_secs(10);
 
 /// Whether the last request reached the homeserver, so that an outage is logged once, however many forwarders see it: a process
 /// has one homeserver.
@@ -339,11 +343,19 @@ fn rewritten_error(request: &str, body: &[u8], page: Bytes) -> Bytes {
     let Ok(Value::Object(mut answer)) = serde_json::from_slice(body) else {
         return page;
     };
-    let longest = u64::try_from(LONGEST_WAIT.as_millis()).unwrap_or(u64::MAX);
-    if let Some(wait) = answer.get_mut("retry_after_ms")
-        && wait.as_u64().is_none_or(|wait| wait > longest)
-    {
-        *wait = longest.into();
+    if let Some(wait) = answer.get_mut("retry_after_ms") {
+        let wanted = wait.as_u64().map_or(LONGEST_WAIT, Duration::from_millis);
+        let bounded = wanted.min(LONGEST_WAIT);
+        if bounded >= LONG_WAIT {
+            let seconds = bounded.as_secs();
+            warn!(
+                request,
+                seconds, "the homeserver asks for a pause before this request is sent again"
+            );
+        }
+        *wait = u64::try_from(bounded.as_millis())
+            .unwrap_or(u64::MAX)
+            .into();
     }
     if let Some(Value::String(error)) = answer.get_mut("error") {
         *error = format!("{error} ({request})");
