@@ -214,3 +214,76 @@ fn forget_log_in(fault: &Fault, folder: &MatrixFolder) -> Result<(), Fault> {
         folder.forget_session()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::SystemTime};
+
+    use matrix_sdk::{
+        SessionMeta,
+        ruma::{device_id, user_id},
+    };
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        matrix::{Authentication, Session, Severity, fault::testing::answered},
+        secret::Token,
+    };
+
+    /// A folder with the files of a log-in.
+    fn logged_in(has_identity: bool, has_recovery_key: bool) -> (tempfile::TempDir, MatrixFolder) {
+        let folder = tempfile::tempdir().unwrap();
+        let matrix = MatrixFolder::new(folder.path().to_owned());
+        let session = Session {
+            meta: SessionMeta {
+                user_id: user_id!("@rcbot:x.y").to_owned(),
+                device_id: device_id!("RCBOT1").to_owned(),
+            },
+            listening_since: SystemTime::now(),
+            authentication: Some(Authentication::AccessToken {
+                access_token: Token::new("token".to_owned()).unwrap(),
+            }),
+        };
+        matrix.set_session(&session).unwrap();
+        matrix.set_device_id(session.device_id()).unwrap();
+        fs::create_dir(matrix.store()).unwrap();
+        if has_identity {
+            matrix.set_own_identity("key").unwrap();
+        }
+        if has_recovery_key {
+            fs::write(matrix.recovery_key(), "key").unwrap();
+        }
+        (folder, matrix)
+    }
+
+    #[test]
+    fn a_device_with_an_identity_is_forgotten_only_where_a_recovery_key_brings_that_back() {
+        let logged_out = |is_soft: bool| {
+            let body =
+                json!({ "errcode": "M_UNKNOWN_TOKEN", "error": "no", "soft_logout": is_soft });
+            answered(401, &body.to_string())
+        };
+        for has_identity in [true, false] {
+            for has_recovery_key in [true, false] {
+                let forget = |fault: &Fault| {
+                    let (_folder, matrix) = logged_in(has_identity, has_recovery_key);
+                    let forgotten = forget_log_in(fault, &matrix);
+                    let has_session = matrix.session().unwrap().is_some();
+                    let has_device = matrix.device_id().unwrap().is_some();
+                    assert_eq!(has_device, matrix.has_store());
+                    (forgotten, has_session, has_device)
+                };
+                let soft = forget(&logged_out(true));
+                assert!(matches!(soft, (Ok(()), false, true)), "{soft:?}");
+                for lost in [logged_out(false), Fault::DeviceLost] {
+                    let (forgotten, has_session, has_device) = forget(&lost);
+                    let is_kept = has_identity && !has_recovery_key;
+                    assert_eq!((has_session, has_device), (is_kept, is_kept));
+                    let severity = forgotten.err().map(|fault| fault.severity());
+                    assert_eq!(severity, is_kept.then_some(Severity::NeedsOperator));
+                }
+            }
+        }
+    }
+}

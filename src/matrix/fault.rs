@@ -326,19 +326,26 @@ impl std::fmt::Display for Chain<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use matrix_sdk::ruma::api::{
         EndpointError as _, client::uiaa::UiaaResponse, error::FromHttpResponseError,
     };
-    use serde_json::json;
 
     use super::*;
 
-    fn answered(status: u16, body: &str) -> Fault {
+    /// The fault of a request that is answered like this.
+    pub(in crate::matrix) fn answered(status: u16, body: &str) -> Fault {
         let answer = hyper::Response::builder().status(status);
         let error = UiaaResponse::from_http_response(answer.body(body).unwrap());
         HttpError::from(FromHttpResponseError::Server(error)).into()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{testing::answered, *};
 
     fn refused(status: u16, code: &str, message: &str) -> Fault {
         let body = json!({ "errcode": code, "error": message, "soft_logout": true });

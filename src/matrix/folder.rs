@@ -332,3 +332,47 @@ fn read_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Er
 fn write_token<S: Serializer>(token: &Token, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(token.expose())
 }
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::{device_id, user_id};
+
+    use super::*;
+
+    #[test]
+    fn a_device_has_its_id_before_it_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let matrix = MatrixFolder::new(folder.path().to_owned());
+        let id = matrix.device_id_or_new().unwrap();
+        assert_eq!(matrix.device_id_or_new().unwrap(), id);
+        // As an operator writes it.
+        fs::write(folder.path().join(DEVICE), "RCBOT1\n").unwrap();
+        assert_eq!(matrix.device_id_or_new().unwrap(), device_id!("RCBOT1"));
+        drop(folder);
+        assert!(matches!(matrix.device_id_or_new(), Err(Fault::File { .. })));
+    }
+
+    #[test]
+    fn a_log_in_is_kept_while_the_store_of_its_device_cannot_be_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let matrix = MatrixFolder::new(folder.path().to_owned());
+        fs::write(folder.path().join(SESSION), "{}").unwrap();
+        fs::write(matrix.store(), "no folder").unwrap();
+        assert!(matches!(matrix.forget_device(), Err(Fault::File { .. })));
+        assert!(folder.path().join(SESSION).exists());
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_saved_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let matrix = MatrixFolder::new(folder.path().to_owned());
+        let rooms = matrix.direct_messages().unwrap();
+        drop(folder);
+        let (user, room) = (
+            user_id!("@alice:x.y"),
+            OwnedRoomId::try_from("!a:x.y").unwrap(),
+        );
+        assert!(matches!(rooms.insert(user, room), Err(Fault::File { .. })));
+        assert_eq!(rooms.get(user), None);
+    }
+}

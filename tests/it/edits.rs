@@ -46,6 +46,22 @@ async fn an_edit_that_makes_a_command_of_a_message_is_answered_and_not_executed(
     assert!(alice.answers_to(&of_bob).is_empty());
 }
 
+/// Nobody waits for an answer to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_of_an_old_message_is_not_answered() {
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
+    let message = alice.send_text(bot.admin_room(), "rc start").await.unwrap();
+    let path = format!("/event/{message}");
+    proxy
+        .on(move |request| request.path.ends_with(&path))
+        .rewrite(|_, event| event["origin_server_ts"] = json!(1));
+    let edit = bot.edit(&alice, &message, "start").await;
+    bot.wait_for_refusal(&edit, "TooOld").await;
+    bot.assert_no_session(&alice).await;
+    alice.catch_up().await;
+    assert!(alice.answers_to(&message).is_empty());
+}
+
 /// Sends an event that nobody can decrypt.
 async fn send_undecryptable(person: &Person, bot: &Bot) -> OwnedEventId {
     let device = person.client().device_id().unwrap();

@@ -166,6 +166,9 @@ fn keys_of_other_software_are_ignored() {
     let registration = parse(&format!("{}{additions}", filled_in())).unwrap();
     assert!(registration.warnings().is_empty());
     parse(&filled_in().replace(r"'@rcbot:example\.org$'", "'@rc.*:.*'")).unwrap();
+    // Those of another bot beside it.
+    let others = "  users:\n    - { exclusive: true, regex: '@other:.*' }\n";
+    parse(&filled_in().replace("  users:\n", others)).unwrap();
 }
 
 #[test]

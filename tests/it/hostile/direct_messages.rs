@@ -121,6 +121,28 @@ async fn a_join_while_a_link_is_sent_ends_the_session_whatever_error_or_kill_fol
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_overheard_log_is_redacted() {
+    let mallory = person("mallory").await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
+    let link = bot.start_session(&alice, "website").await;
+    let room = link.room();
+    let held = hold_message(&proxy, room);
+    let asked = bot.send(&alice, "logs").await;
+    wait_until_caught(&held).await;
+    proxy.inject(in_timeline(room, &[membership(mallory.user_id(), "join")]));
+    // Once the bot answers the next message, it has received this one.
+    bot.request(&alice, "status").await;
+    drop(held);
+    let answer = bot.answer(&alice, &asked).await;
+    answer.says("somebody else");
+    let sent = proxy.passed_by(in_room(room, sends_message)).pop().unwrap();
+    let event = sent.answer["event_id"].as_str().unwrap();
+    let redactions = format!("/redact/{event}/");
+    let redactions = proxy.passed_by(|request| request.path.contains(&redactions));
+    assert_eq!(redactions.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_session_ended() {
     let mallory = person("mallory").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
