@@ -12,9 +12,6 @@ use super::{
     values::{self, Kind, User},
 };
 
-/// How many characters 32 bytes are in unpadded base64.
-const LENGTH: usize = 43;
-
 /// Who may give commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Authorization {
@@ -55,8 +52,9 @@ impl FromStr for MasterKey {
         // The SDK's parser of texts panics at a byte more or less.
         let bytes = base64_decode(text).map_err(|_| NotAKey)?;
         let bytes = bytes.as_slice().try_into().map_err(|_| NotAKey)?;
-        let key = Ed25519PublicKey::from_slice(bytes).map_err(|_| NotAKey)?;
-        (text.len() == LENGTH).then_some(Self(key)).ok_or(NotAKey)
+        Ed25519PublicKey::from_slice(bytes)
+            .map(Self)
+            .map_err(|_| NotAKey)
     }
 }
 

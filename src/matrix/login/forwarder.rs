@@ -383,7 +383,7 @@ fn address(homeserver: &Url, uri: &Uri) -> Result<Url, url::ParseError> {
         let mut query = url.query_pairs_mut();
         query.clear();
         for (name, value) in &pairs {
-            let is_token = ["since", "from", "to"].contains(&name.as_str());
+            let is_token = ["since", "to"].contains(&name.as_str());
             match if is_token {
                 guard::homeserver_token(value)
             } else {
