@@ -128,7 +128,7 @@ pub(crate) async fn run(
     bot.handle_all(notices, Trigger::Restore, None);
     let running = async {
         tokio::select! {
-            fault = connecting => Err(BotError::from(fault)),
+            Err(fault) = connecting => Err(BotError::from(fault)),
             error = bot.serve(inbound, &mut ordered) => Err(error),
             never = announcing => match never {},
             never = listening => match never {},

@@ -1,7 +1,7 @@
 //! The connection to the homeserver: made again when the homeserver logs the bot out or the SDK fails at what somebody sent,
 //! with retries until an attempt succeeds.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -148,26 +148,24 @@ pub(super) fn open(
     config: Arc<Config>,
     login: Login,
     folder: MatrixFolder,
-) -> (impl Future<Output = Fault>, MatrixHandle, Inbound) {
+) -> (
+    impl Future<Output = Result<Infallible, Fault>>,
+    MatrixHandle,
+    Inbound,
+) {
     let (connected, handle) = watch::channel(None);
     let (incoming, messages) = mpsc::channel(EVENTS_WAITING);
     let (answers, homeserver_answers) = watch::channel(false);
     let keep_up = async move {
-        let connector = match Connector::new(config, login, folder, incoming, answers) {
-            Ok(connector) => connector,
-            Err(fault) => return fault,
-        };
+        let connector = Connector::new(config, login, folder, incoming, answers)?;
         loop {
-            let matrix = match connector.connect().await {
-                Ok(matrix) => matrix,
-                Err(fault) => return fault,
-            };
+            let matrix = connector.connect().await?;
             connected.send_replace(Some(matrix.clone()));
             let fault = matrix.follow().await;
             if fault.is_logged_out() {
                 warn!("logged out by the homeserver, reconnecting");
             } else if !matches!(fault, Fault::SetAside { .. }) {
-                return fault;
+                return Err(fault);
             }
             connected.send_replace(None);
             matrix.close().await;

@@ -113,18 +113,14 @@ async fn serve(stream: UnixStream, orders: mpsc::Sender<(Order, Answer)>) {
     let Ok(Ok(_)) = timeout(ORDER_TIMEOUT, lines.read_line(&mut line)).await else {
         return;
     };
-    let text = match serde_json::from_str(&line) {
-        Ok(order) => {
-            let (answer, answered) = oneshot::channel();
-            drop(orders.send((order, Answer(answer))).await);
-            // If the bot ends, the connection ends without an answer.
-            answered.await.unwrap_or_default()
-        }
-        Err(error) => {
-            debug!(%error, "invalid order");
-            String::new()
-        }
+    let order = match serde_json::from_str(&line) {
+        Ok(order) => order,
+        Err(error) => return debug!(%error, "invalid order"),
     };
+    let (answer, answered) = oneshot::channel();
+    drop(orders.send((order, Answer(answer))).await);
+    // If the bot ends, the connection ends without an answer.
+    let text = answered.await.unwrap_or_default();
     if let Err(error) = write.write_all(text.as_bytes()).await {
         debug!(%error, "the operator did not wait for the answer");
     }
