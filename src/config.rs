@@ -38,7 +38,7 @@ pub(crate) use self::host::HostName;
 pub(crate) use self::places::Places;
 pub(crate) use self::roots::{Found, ProjectRoot, Seen};
 use crate::{
-    remote_control::{Project, ProjectName},
+    remote_control::{Project, ProjectName, SessionSettings},
     secret::{SecretText, Token},
 };
 
@@ -197,13 +197,15 @@ impl Config {
             LoginMethod::Password(_) => return Some("bot.password is a secret"),
             LoginMethod::Appservice(_) => {}
         }
-        let of_projects = self
-            .projects
-            .values()
-            .map(|configured| &configured.project.settings);
-        let mut all = of_projects.chain(self.project_roots.iter().map(|root| &root.settings));
+        let mut all = self.all_settings();
         all.any(|settings| !settings.environment.is_empty())
             .then_some("what it puts into `environment` may be secret")
+    }
+
+    /// Those of each project and root.
+    pub(crate) fn all_settings(&self) -> impl Iterator<Item = &SessionSettings> {
+        let of_projects = self.projects.values().map(|it| &it.project.settings);
+        of_projects.chain(self.project_roots.iter().map(|root| &root.settings))
     }
 
     /// Warnings: what is allowed but doubtful, such as an address without TLS.

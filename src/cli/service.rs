@@ -102,12 +102,8 @@ impl Service {
     fn unit(&self, config: &Config) -> Result<String> {
         let owner = self.owner(&config.file)?;
         let path = self.path.clone().unwrap_or_else(|| {
-            let projects = config.projects.values();
-            let projects = projects.map(|configured| &configured.project.settings);
-            let roots = config.project_roots.iter().map(|root| &root.settings);
-            let commands = projects
-                .chain(roots)
-                .flat_map(|settings| [&settings.command, &settings.resume_command]);
+            let settings = config.all_settings();
+            let commands = settings.flat_map(|it| [&it.command, &it.resume_command]);
             let programs = commands.filter_map(|words| Some(words.first()?.as_str()));
             // The PATH of root, or of `sudo`, is not that of another user.
             let ours = env::var_os("PATH").filter(|_| owner.uid == geteuid());
