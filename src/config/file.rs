@@ -375,13 +375,9 @@ fn compare_directories(
     document: &Document<'_>,
 ) {
     let asked = projects.iter().map(|(name, configured)| {
-        let directory = configured.project.directory.clone();
-        let key = (
-            format!("projects.{name}.directory"),
-            name,
-            &configured.project.directory,
-        );
-        (key, move || directory.canonicalize())
+        let directory = &configured.project.directory;
+        let (at, asked) = (format!("projects.{name}.directory"), directory.clone());
+        ((at, name, directory), move || asked.canonicalize())
     });
     let mut answered: Vec<_> = patience::ask_all(asked).collect();
     answered.sort_by_key(|((at, ..), _)| document.line_of(at));
@@ -506,10 +502,13 @@ impl ProjectSection {
         let (mode, spawn) = (self.permission_modes.0, self.spawn.0);
         let as_written = |path: String| document.plain(&path).map(str::to_owned);
         let command = |key: &str, given: Given<Command>| {
+            let path = format!("{at}.{key}");
             let words = given.0?.into_iter().enumerate();
-            let words = words
-                .map(|(index, word)| as_written(format!("{at}.{key}[{index}]")).unwrap_or(word));
-            Some(words.collect())
+            let words =
+                words.map(|(index, word)| as_written(format!("{path}[{index}]")).unwrap_or(word));
+            let words: Vec<_> = words.collect();
+            refuse_name_in_script(&path, &words, document);
+            Some(words)
         };
         let variable = |(name, given): (String, Given<Variable>)| {
             let path = format!("{at}.environment.{name}");
@@ -524,9 +523,6 @@ impl ProjectSection {
         let start = command("command", self.command);
         let resume = command("resume_command", self.resume_command);
         let is_own = start.is_some() || resume.is_some() || self.settings.0.is_some();
-        for (key, words) in [("command", &start), ("resume_command", &resume)] {
-            refuse_name_in_script(&format!("{at}.{key}"), words.as_deref(), document);
-        }
         let start = start.unwrap_or(outer.command);
         let resume = resume.unwrap_or(outer.resume_command);
         let settings = self.settings.0.map(|path| document.path(path));
@@ -589,15 +585,14 @@ fn read_choices(
 }
 
 /// A name must be an argument, and never part of what a shell reads, as in `sh -c ".."`.
-fn refuse_name_in_script(path: &str, command: Option<&[String]>, document: &Document<'_>) {
+fn refuse_name_in_script(path: &str, command: &[String], document: &Document<'_>) {
     let is_script_option = |word: &String| {
         let letters = word
             .strip_prefix('-')
             .and_then(|word| word.strip_suffix('c'));
         letters.is_some_and(|letters| letters.bytes().all(|byte| byte.is_ascii_alphabetic()))
     };
-    let pairs = command.unwrap_or_default().windows(2).enumerate();
-    for (index, words) in pairs {
+    for (index, words) in command.windows(2).enumerate() {
         if let [before, script] = words
             && is_script_option(before)
             && StartOption::Name.is_in(std::slice::from_ref(script))
