@@ -106,22 +106,19 @@ pub(super) async fn judge_account(
     }
 }
 
-async fn signing_name(api: &Api<'_>) -> Option<OwnedServerName> {
-    let path = ["key", "v2", "server"];
-    api.get(Asker::Nobody, &path, "/server_name").await.ok()
-}
-
 /// Whether the homeserver's name is the configured one. A registration that is in use was written for the user with that name.
 pub(super) async fn compare_server_name(
     api: &Api<'_>,
     owner: Option<&Result<OwnedUserId, Trouble>>,
 ) -> Found<()> {
     let configured = &api.config.server_name;
-    let actual = match owner {
-        Some(Ok(user)) => Some(user.server_name().to_owned()),
-        Some(Err(_)) | None => signing_name(api).await,
+    let path = ["key", "v2", "server"];
+    let actual: Result<OwnedServerName, _> = match owner {
+        Some(Ok(user)) => Ok(user.server_name().to_owned()),
+        // The name with which it signs.
+        Some(Err(_)) | None => api.get(Asker::Nobody, &path, "/server_name").await,
     };
-    let Some(actual) = &actual else {
+    let Ok(actual) = &actual else {
         let because = "the homeserver did not say its name";
         return Ok((Outcome::skipped(because), ()));
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use super::{block_on, print};
-use crate::check::{self, Report};
+use crate::check;
 
 /// `verbose`: with what passed and what was not tried. `json`: for machines.
 pub(super) fn check(path: &Path, verbose: bool, json: bool) -> Result<()> {
@@ -17,19 +17,15 @@ pub(super) fn check(path: &Path, verbose: bool, json: bool) -> Result<()> {
         return Err(error.into());
     }
     if !json {
-        print(&for_people(&report, verbose))?;
+        let mut lines = report.lines(verbose);
+        lines.push(report.summary());
+        if !verbose {
+            lines.push("`rcbot check --verbose` lists all.".to_owned());
+        }
+        print(&lines.join("\n"))?;
     }
     if report.has_failures() {
         bail!("not everything that a session needs is there: see the failures above");
     }
     Ok(())
-}
-
-fn for_people(report: &Report, verbose: bool) -> String {
-    let mut lines = report.lines(verbose);
-    lines.push(report.summary());
-    if !verbose {
-        lines.push("`rcbot check --verbose` lists all.".to_owned());
-    }
-    lines.join("\n")
 }

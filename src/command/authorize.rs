@@ -108,12 +108,6 @@ pub(crate) enum Denied {
     NoFacts(Option<String>),
 }
 
-impl From<NoPower> for Denied {
-    fn from(reason: NoPower) -> Self {
-        Self::NoPower(reason)
-    }
-}
-
 /// `facts` is what the homeserver says of the room *now*.
 pub(crate) fn authorize(
     sender: &UserId,
@@ -121,7 +115,8 @@ pub(crate) fn authorize(
     facts: &RoomFacts,
     policy: &Policy,
 ) -> Result<Permit, Denied> {
-    facts.power_of(sender, &policy.authorization)?;
+    let power = facts.power_of(sender, &policy.authorization);
+    power.map_err(Denied::NoPower)?;
     check_trust(trust, facts.encrypted, policy)?;
     Ok(Permit {
         requester: sender.to_owned(),
