@@ -181,25 +181,21 @@ fn judge_identity(
     }
     let shown = shown.and_then(Result::ok);
     let known = configured.or(pinned);
-    let ask =
-        format!("ask {user} in person or by phone whether they reset their identity; if they did");
     if known.is_some() && known != shown.as_ref() {
-        return Err(if configured.is_some() {
-            (
-                format!("the homeserver shows another identity of {user} than config.yaml names"),
-                format!(
-                    "{ask}, correct their key under `authorization.users` in config.yaml, and restart the bot"
-                ),
-            )
-        } else {
-            (
-                format!("the homeserver shows another identity of {user} than the bot knows"),
-                format!(
-                    "{ask}, `rcbot trust --config {} {user}` while the bot runs",
-                    shell::word(&api.config.file)
-                ),
-            )
-        });
+        let config_file = shell::word(&api.config.file);
+        let trust = format!("`rcbot trust --config {config_file} {user}` while the bot runs");
+        let correct =
+            "correct their key under `authorization.users` in config.yaml, and restart the bot";
+        let (known, then) = match configured {
+            Some(_) => ("config.yaml names", correct),
+            None => ("the bot knows", trust.as_str()),
+        };
+        return Err((
+            format!("the homeserver shows another identity of {user} than {known}"),
+            format!(
+                "ask {user} in person or by phone whether they reset their identity; if they did, {then}"
+            ),
+        ));
     }
     if api.config.encryption.devices == Devices::CrossSigned && shown.is_none() {
         return Err((

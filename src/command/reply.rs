@@ -282,15 +282,12 @@ pub(crate) fn end_after(now: SystemTime, left: Duration) -> String {
     format!("in {left} ({})", moment(at, now))
 }
 
-fn span(time: Duration) -> String {
-    humantime::format_duration(rounded(time)).to_string()
-}
-
 /// Seconds matter in the first minutes only.
-fn rounded(age: Duration) -> Duration {
-    let seconds = age.as_secs();
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
     let unit = if seconds < 600 { 1 } else { 60 };
-    Duration::from_secs(seconds - seconds % unit)
+    let rounded = Duration::from_secs(seconds - seconds % unit);
+    humantime::format_duration(rounded).to_string()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Mark, Reply, Topic, counted, listed, moment, rounded};
+use super::{Mark, Reply, Topic, counted, listed, moment, span};
 use crate::remote_control::{
     Cause, Ending, Exit, NotSpawned, Options, Place, ProjectName, Restart, StopReport,
 };
@@ -39,13 +39,11 @@ impl About<'_> {
         let delay = humantime::format_duration(delay);
         let cause = ending.cause();
         if cause == Some(Cause::NothingToResume) {
-            return Reply::marked(
-                Mark::Busy,
-                format!(
-                    "**{project}** is not back: there is no recent conversation to bring back. I will start a new one in {delay}, \
-                     and send its link."
-                ),
+            let text = format!(
+                "**{project}** is not back: there is no recent conversation to bring back. I will start a new one in {delay}, \
+                 and send its link."
             );
+            return Reply::marked(Mark::Busy, text);
         }
         let has_run = had_link && ending.came_after_link();
         let (what, next) = if has_run {
@@ -84,15 +82,11 @@ impl About<'_> {
                 "If the host's network is well, restart it: `{prefix} stop {project}`, then `{prefix} start {project}`."
             ),
         };
-        Reply::marked(
-            Mark::Failed,
-            format!(
-                "**{project}** has been cut off from its service for {}: it runs, but nobody can use it until it \
-                 reconnects. {what_next}",
-                humantime::format_duration(rounded(lasts))
-            ),
-        )
-        .more(Topic::CutOff)
+        let text = format!(
+            "**{project}** has been cut off from its service for {}: it runs, but nobody can use it until it reconnects. {what_next}",
+            span(lasts)
+        );
+        Reply::marked(Mark::Failed, text).more(Topic::CutOff)
     }
 
     /// A session whose program complains, and goes on.
@@ -137,7 +131,7 @@ impl About<'_> {
     /// For those who have the link of a session that ends soon.
     pub(crate) fn ends_soon(&self, left: Duration) -> Reply {
         let (prefix, project) = (self.prefix, self.project);
-        let left = humantime::format_duration(rounded(left));
+        let left = span(left);
         Reply::new(format!(
             "**{project}** ends in {left}. `{prefix} extend {project} 2h` in the admin room gives it more time."
         ))
@@ -225,7 +219,7 @@ impl Failure {
                 (what.to_owned(), None, None)
             }
             Ending::CutOff { lasted } => {
-                let lasted = humantime::format_duration(rounded(*lasted));
+                let lasted = span(*lasted);
                 let what = format!("it was cut off from its service for {lasted}");
                 (what, None, Some(Topic::CutOff))
             }
@@ -321,13 +315,11 @@ pub(crate) fn stopped(
 }
 
 pub(crate) fn shutting_down(project: &ProjectName) -> Reply {
-    Reply::marked(
-        Mark::Busy,
-        format!(
-            "**{project}** is shutting down: its processes were asked to end, and are killed if they take longer than \
-             `stop_grace`. I will say when it is over."
-        ),
-    )
+    let text = format!(
+        "**{project}** is shutting down: its processes were asked to end, and are killed if they take longer than \
+         `stop_grace`. I will say when it is over."
+    );
+    Reply::marked(Mark::Busy, text)
 }
 
 /// The answer to the operator where no bot runs. `None`: there was no session.
@@ -352,13 +344,11 @@ fn killed(report: &StopReport) -> String {
 }
 
 pub(crate) fn reconnected(project: &ProjectName, after: Duration) -> Reply {
-    Reply::marked(
-        Mark::Running,
-        format!(
-            "**{project}** is connected to its service again, after {}. Its link is the same.",
-            humantime::format_duration(rounded(after))
-        ),
-    )
+    let after = span(after);
+    let text = format!(
+        "**{project}** is connected to its service again, after {after}. Its link is the same."
+    );
+    Reply::marked(Mark::Running, text)
 }
 
 /// A session got more time. `None`: it has no end.
