@@ -1,9 +1,6 @@
 //! Executes a command once it is judged.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::error;
@@ -23,7 +20,7 @@ use crate::{
         reply::{self, OtherHost, Secret},
     },
     matrix::{Chain, Message, ReplyTo},
-    remote_control::{self, Request},
+    remote_control::{self, Request, Usages},
 };
 
 /// How many executed commands are remembered: more than come within the age at which a command is too old to be edited.
@@ -167,7 +164,7 @@ impl Bot {
             };
             let usage = usage.unwrap_or_else(|error| {
                 error!(error, "usage of the sessions not known");
-                BTreeMap::new()
+                Usages::new()
             });
             let now = SystemTime::now();
             let overview = |elsewhere: &[OtherHost]| match elsewhere {

@@ -1,7 +1,7 @@
 //! `rcbot status` and `rcbot stop`: the sessions on this host, with no homeserver.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -18,7 +18,7 @@ use crate::{
     config::Places,
     data_dir::{DataDir, DataDirError, SESSIONS},
     remote_control::{
-        self, Connection, Phase, ProjectName, SessionId, Usage,
+        self, Connection, Phase, ProjectName, Usages,
         offline::{self, SessionReport},
         process::raise_descriptor_limit,
     },
@@ -51,7 +51,7 @@ pub(super) fn status(path: &Path, as_json: bool) -> Result<()> {
 }
 
 /// The format of docs/operations.md.
-fn to_json(known: &SessionReport, usage: &BTreeMap<SessionId, Usage>) -> Value {
+fn to_json(known: &SessionReport, usage: &Usages) -> Value {
     let (id, session) = match known {
         SessionReport::Record { status, .. } => {
             let session = status.session.as_ref();
@@ -116,7 +116,7 @@ fn look(places: &Places) -> Result<Vec<SessionReport>> {
     Ok(offline::status(&places.data_dir.join(SESSIONS))?)
 }
 
-fn describe(known: &SessionReport, usage: &BTreeMap<SessionId, Usage>) -> String {
+fn describe(known: &SessionReport, usage: &Usages) -> String {
     match known {
         SessionReport::Record { status, is_alive } => {
             let line = reply::status_line(status, usage, SystemTime::now());

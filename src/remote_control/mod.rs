@@ -94,8 +94,11 @@ pub struct Happened(Option<Report>);
 #[error("a task that looks after sessions panicked")]
 pub struct TaskPanicked;
 
-/// The processes and memory that each session on this host uses. Looks at all processes, so it may block for some milliseconds.
-pub fn usage() -> Result<BTreeMap<SessionId, Usage>, process::ProcessError> {
+/// The processes and memory that each session on this host uses.
+pub type Usages = BTreeMap<SessionId, Usage>;
+
+/// Looks at all processes of this host, so it may block for some milliseconds.
+pub fn usage() -> Result<Usages, process::ProcessError> {
     process::usage_by(SESSION_ID_VARIABLE)
 }
 

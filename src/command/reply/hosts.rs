@@ -2,10 +2,7 @@
 //!
 //! However many there are, the answer can be read on a phone: what runs comes first and whole, the rest is counted.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use matrix_sdk::ruma::OwnedUserId;
 
@@ -15,7 +12,7 @@ use super::{
 use crate::{
     config::HostName,
     matrix::{AnnouncedSession, Announcement},
-    remote_control::{Phase, ProjectName, SessionId, SessionStatus, Status, Usage},
+    remote_control::{Phase, ProjectName, SessionStatus, Status, Usages},
 };
 
 /// How many hosts without a session get a line each. If there are more, they share one.
@@ -46,7 +43,7 @@ struct Section {
 pub(crate) fn status_of_hosts(
     host: &HostName,
     statuses: &[Status],
-    usage: &BTreeMap<SessionId, Usage>,
+    usage: &Usages,
     others: &[OtherHost],
     prefix: &str,
     now: SystemTime,
@@ -80,12 +77,7 @@ pub(crate) fn status_of_hosts(
 }
 
 impl Section {
-    fn own(
-        host: &HostName,
-        statuses: &[Status],
-        usage: &BTreeMap<SessionId, Usage>,
-        now: SystemTime,
-    ) -> Self {
+    fn own(host: &HostName, statuses: &[Status], usage: &Usages, now: SystemTime) -> Self {
         let (running, idle): (Vec<_>, Vec<_>) =
             statuses.iter().partition(|status| status.session.is_some());
         let sessions = running
@@ -268,7 +260,7 @@ mod tests {
         };
         let host = "build0".parse().unwrap();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_101);
-        status_of_hosts(&host, &[own], &BTreeMap::new(), others, "!rc", now)
+        status_of_hosts(&host, &[own], &Usages::new(), others, "!rc", now)
     }
 
     #[test]

@@ -1,29 +1,21 @@
 //! What runs: an overview for the room, and a line for the operator's terminal.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::time::SystemTime;
 
 use bytesize::ByteSize;
 
 use super::{Mark, Reply, counted, end_after, moment, span};
-use crate::remote_control::{Connection, Options, Phase, SessionId, Status, Usage};
+use crate::remote_control::{Connection, Options, Phase, Status, Usage, Usages};
 
 /// Those with a session first, each group in the order of names. No table, as one breaks words on a phone.
-pub(crate) fn status(
-    statuses: &[Status],
-    usage: &BTreeMap<SessionId, Usage>,
-    now: SystemTime,
-) -> Reply {
+pub(crate) fn status(statuses: &[Status], usage: &Usages, now: SystemTime) -> Reply {
     let mut statuses: Vec<_> = statuses.iter().collect();
     statuses.sort_unstable_by_key(|status| (status.session.is_none(), &status.project));
     let entries = statuses.iter();
     Reply::lines(entries.map(|status| session_reply(status, usage, now)))
 }
 
-pub(super) fn session_reply(
-    status: &Status,
-    usage: &BTreeMap<SessionId, Usage>,
-    now: SystemTime,
-) -> Reply {
+pub(super) fn session_reply(status: &Status, usage: &Usages, now: SystemTime) -> Reply {
     let (mark, phase, details) = facts(status, usage, now);
     let head = format!("**{}**: {}", status.project, phase.join(", "));
     let head = Reply::marked(mark, head);
@@ -34,22 +26,14 @@ pub(super) fn session_reply(
     Reply::lines([head, details])
 }
 
-pub(crate) fn status_line(
-    status: &Status,
-    usage: &BTreeMap<SessionId, Usage>,
-    now: SystemTime,
-) -> String {
+pub(crate) fn status_line(status: &Status, usage: &Usages, now: SystemTime) -> String {
     let (_, phase, details) = facts(status, usage, now);
     let facts = [phase, details].concat();
     format!("{}: {}", status.project, facts.join(", "))
 }
 
 /// The phase of a project with its times, and the details of its session.
-fn facts(
-    status: &Status,
-    usage: &BTreeMap<SessionId, Usage>,
-    now: SystemTime,
-) -> (Mark, Vec<String>, Vec<String>) {
+fn facts(status: &Status, usage: &Usages, now: SystemTime) -> (Mark, Vec<String>, Vec<String>) {
     let Some(session) = &status.session else {
         return (Mark::Idle, vec!["no session".to_owned()], Vec::new());
     };
@@ -130,11 +114,11 @@ mod tests {
     use super::*;
     use crate::{
         command::reply,
-        remote_control::{Beginning, SessionName, SessionStatus, Start},
+        remote_control::{Beginning, SessionId, SessionName, SessionStatus, Start},
     };
 
     /// Two projects, one with a session, and 2 hours and some minutes after that began.
-    fn overview() -> (Vec<Status>, BTreeMap<SessionId, Usage>, SystemTime) {
+    fn overview() -> (Vec<Status>, Usages, SystemTime) {
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
         let id = SessionId::random();
         let session = SessionStatus {
@@ -171,7 +155,7 @@ mod tests {
             is_replaced: false,
         };
         let now = since + Duration::from_secs(7_325);
-        (statuses, BTreeMap::from([(id, usage)]), now)
+        (statuses, Usages::from([(id, usage)]), now)
     }
 
     #[test]
