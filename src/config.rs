@@ -79,7 +79,7 @@ pub(crate) struct Config {
     /// Where the bot keeps its files. Absolute; may not exist yet.
     pub(crate) data_dir: PathBuf,
     /// The configured projects; at least one, unless there are roots.
-    pub(crate) projects: BTreeMap<ProjectName, ConfiguredProject>,
+    pub(crate) projects: ConfiguredProjects,
     /// Directories whose folders are projects too.
     pub(crate) project_roots: Vec<ProjectRoot>,
     warnings: Vec<Problem>,
@@ -96,6 +96,8 @@ pub(crate) enum LoginMethod<R = PathBuf> {
     /// With the account's password.
     Password(SecretText),
 }
+
+pub(crate) type ConfiguredProjects = BTreeMap<ProjectName, ConfiguredProject>;
 
 /// A project, and who may use it.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use crate::{
         reply::{self, List, Listed, OtherHost, Reply},
     },
     config::{
-        Config, ConfiguredProject, Found,
+        Config, ConfiguredProject, ConfiguredProjects, Found,
         patience::{self, LIMIT},
     },
     matrix::ReplyTo,
@@ -33,7 +33,7 @@ pub(super) const LOOKS_EVERY: Duration = LIMIT;
 pub(super) struct Projects {
     pub(super) config: Arc<Config>,
     /// Those below roots that have or had a session, as they were when it began.
-    found: BTreeMap<ProjectName, ConfiguredProject>,
+    found: ConfiguredProjects,
     /// Held while the roots are read: if they hang, one thread waits, and not one for each command.
     turn: Arc<Mutex<()>>,
     /// The same while projects are listed, which reads the folders of all: one that hangs must not keep the roots from answering.
@@ -45,7 +45,7 @@ impl Projects {
     pub(super) fn new(config: Arc<Config>) -> Self {
         Self {
             config,
-            found: BTreeMap::new(),
+            found: ConfiguredProjects::new(),
             turn: Arc::default(),
             list_turn: Arc::default(),
             answer_at_start: true,

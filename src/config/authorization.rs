@@ -86,7 +86,7 @@ pub(super) fn read_users(
     document: &Document<'_>,
 ) -> BTreeMap<OwnedUserId, Option<MasterKey>> {
     let Value::Mapping(users) = users else {
-        let users = document.list(path, users, values::user_id).into_iter();
+        let users = document.list::<User>(path, users).into_iter();
         return users.map(|user| (user, None)).collect();
     };
     let users = users.iter().filter_map(|(user, key)| {

@@ -180,18 +180,14 @@ impl Document<'_> {
     }
 
     /// The valid items of a list.
-    pub(crate) fn list<T>(
-        &self,
-        path: &str,
-        list: &Value,
-        read: impl Fn(&Value) -> Result<T, String>,
-    ) -> Vec<T> {
+    pub(crate) fn list<K: Kind>(&self, path: &str, list: &Value) -> Vec<K::Value> {
         let Value::Sequence(items) = list else {
             self.problem(path, not_wanted(list, list_of(list)));
             return Vec::new();
         };
         let items = items.iter().enumerate();
-        let items = items.map(|(index, item)| self.value(&format!("{path}[{index}]"), item, &read));
+        let items =
+            items.map(|(index, item)| self.value(&format!("{path}[{index}]"), item, K::read));
         items.flatten().collect()
     }
 

@@ -17,16 +17,16 @@ use serde::{
 use serde_yaml::Value;
 
 use super::{
-    Authorization, Config, ConfiguredProject, Devices, Encryption, LoginMethod, Notification,
-    ProjectRoot, RequireEncryptedCommands,
+    Authorization, Config, ConfiguredProject, ConfiguredProjects, Devices, Encryption, LoginMethod,
+    Notification, ProjectRoot, RequireEncryptedCommands,
     authorization::read_users,
     document::{Document, Given},
     patience,
     values::{
         self, AccessToken, AccountPassword, AnyDuration, Anything, Command, CommandPrefix, Count,
         CountOrNone, DevicesToTrust, DurationOrNone, EncryptedCommands, FilePath, Flag,
-        HomeserverUrl, Host, Input, Kind, Localpart, Name, OutputSize, Pattern, PositiveDuration,
-        PowerLevel, RestartWhen, Room, Server, Variable,
+        HomeserverUrl, Host, Input, Kind, Localpart, Name, NotifyOf, OutputSize, Pattern,
+        PositiveDuration, PowerLevel, RestartWhen, Room, Server, StartChoice, User, Variable,
     },
 };
 use crate::remote_control::{
@@ -302,14 +302,14 @@ fn read_projects(
     sessions: &Defaults,
     has_roots: bool,
     document: &Document<'_>,
-) -> BTreeMap<ProjectName, ConfiguredProject> {
+) -> ConfiguredProjects {
     if projects.is_empty() && !has_roots && !document.is_wrong_below("projects") {
         document.problem(
             "projects",
             "none given, wanted at least one: a name, and below it `directory: /path/to/it`",
         );
     }
-    let mut known = BTreeMap::<_, ConfiguredProject>::new();
+    let mut known = ConfiguredProjects::new();
     let projects = projects.into_iter();
     let projects = projects.map(|(name, section)| (format!("projects.{name}"), name, section));
     let mut projects: Vec<_> = projects.collect();
@@ -351,12 +351,7 @@ fn read_roots(
 }
 
 /// Refuses names that two projects must not have.
-fn compare_name(
-    name: &ProjectName,
-    known: &BTreeMap<ProjectName, ConfiguredProject>,
-    at: &str,
-    document: &Document<'_>,
-) {
+fn compare_name(name: &ProjectName, known: &ConfiguredProjects, at: &str, document: &Document<'_>) {
     let mut names = known.keys();
     if let Some(other) = names.find(|other| other.as_str().eq_ignore_ascii_case(name.as_str())) {
         document.problem(
@@ -370,10 +365,7 @@ fn compare_name(
 }
 
 /// Warns of directories that two projects should not share. Without symbolic links, as far as they exist and answer.
-fn compare_directories(
-    projects: &BTreeMap<ProjectName, ConfiguredProject>,
-    document: &Document<'_>,
-) {
+fn compare_directories(projects: &ConfiguredProjects, document: &Document<'_>) {
     let asked = projects.iter().map(|(name, configured)| {
         let directory = &configured.project.directory;
         let (at, asked) = (format!("projects.{name}.directory"), directory.clone());
@@ -436,7 +428,7 @@ impl ProjectSection {
         document: &Document<'_>,
     ) -> Vec<Notification> {
         let given = self.notify.0.as_ref();
-        let read = |list| document.list(&format!("{at}.notify"), list, values::notification);
+        let read = |list| document.list::<NotifyOf>(&format!("{at}.notify"), list);
         given.map_or_else(|| outer.to_vec(), read)
     }
 
@@ -445,7 +437,7 @@ impl ProjectSection {
         let autostart = self.autostart.0.unwrap_or(false);
         let path = format!("{at}.deliver_to");
         let users = self.deliver_to.0.as_ref();
-        let users = users.map(|users| document.list(&path, users, values::user_id));
+        let users = users.map(|users| document.list::<User>(&path, users));
         let users = users.unwrap_or_default();
         match (autostart, users.is_empty()) {
             (true, true) => document.problem(
@@ -569,7 +561,7 @@ fn read_choices(
     command: &[String],
     document: &Document<'_>,
 ) -> Vec<Choice> {
-    let choices = document.list(path, given, values::choice);
+    let choices = document.list::<StartChoice>(path, given);
     let name = option.name();
     if !choices.is_empty() && !option.is_in(command) {
         let message = format!("is of no use, as the command has no `{{{name}}}`; add it there");

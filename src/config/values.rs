@@ -89,6 +89,7 @@ kinds! {
     Input: input -> SecretText;
     Localpart: localpart -> String;
     Name: name -> String;
+    NotifyOf: notification -> Notification;
     OutputSize: output_size -> u64;
     Pattern: link_pattern -> LinkPattern;
     PositiveDuration: positive_duration -> Duration;
@@ -96,6 +97,7 @@ kinds! {
     RestartWhen: restart -> Restart;
     Room: room -> OwnedRoomOrAliasId;
     Server: server_name -> OwnedServerName;
+    StartChoice: choice -> Choice;
     Text: text -> String;
     User: user_id -> OwnedUserId;
     Variable: variable -> SecretText;
@@ -161,15 +163,11 @@ fn number(value: &Value, least: i64, most: i64, more: &str) -> Result<i64, Strin
     })
 }
 
-fn or_none<T>(
-    value: &Value,
-    wanted: &str,
-    read: impl FnOnce(&Value) -> Result<T, String>,
-) -> Result<Option<T>, String> {
+fn or_none<K: Kind>(value: &Value, wanted: &str) -> Result<Option<K::Value>, String> {
     if value == "none" {
         return Ok(None);
     }
-    let read = read(value).map(Some);
+    let read = K::read(value).map(Some);
     read.map_err(|_| not_wanted(value, format!("{wanted}, or none")))
 }
 
@@ -258,7 +256,7 @@ fn input(value: &Value) -> Result<SecretText, String> {
     Ok(secret(value, "a text")?.as_str().into())
 }
 
-pub(crate) fn user_id(value: &Value) -> Result<OwnedUserId, String> {
+fn user_id(value: &Value) -> Result<OwnedUserId, String> {
     let wanted = "a user id in quotes, such as \"@admin:example.org\"";
     text_as(value, wanted, |text| {
         let user = UserId::parse(text).ok()?;
@@ -302,7 +300,7 @@ fn positive_duration(value: &Value) -> Result<Duration, String> {
 }
 
 fn duration_or_none(value: &Value) -> Result<Option<Duration>, String> {
-    or_none(value, "a duration such as 12h", positive_duration)
+    or_none::<PositiveDuration>(value, "a duration such as 12h")
 }
 
 /// A number of bytes that a file may have. Files are cut by whole blocks, so it cannot be less than some dozens of them.
@@ -320,7 +318,7 @@ fn count(value: &Value) -> Result<usize, String> {
 
 fn count_or_none(value: &Value) -> Result<Option<usize>, String> {
     let wanted = format!("a whole number from 1 to {LARGEST_COUNT}");
-    or_none(value, &wanted, count)
+    or_none::<Count>(value, &wanted)
 }
 
 fn devices(value: &Value) -> Result<Devices, String> {
@@ -345,7 +343,7 @@ fn restart(value: &Value) -> Result<Restart, String> {
     one_of(value, &choices)
 }
 
-pub(crate) fn notification(value: &Value) -> Result<Notification, String> {
+fn notification(value: &Value) -> Result<Notification, String> {
     one_of(value, &NOTIFICATIONS)
 }
 
@@ -400,7 +398,7 @@ fn command(value: &Value) -> Result<Vec<String>, String> {
 }
 
 /// A value that a start may choose: a word, or a mapping of it to the power level that it needs.
-pub(crate) fn choice(value: &Value) -> Result<Choice, String> {
+fn choice(value: &Value) -> Result<Choice, String> {
     let wanted =
         "a word such as plan, or one with the power level that it takes, such as `plan: 50`";
     let (word, level) = match value {
