@@ -261,11 +261,7 @@ fn ignores_hangup() -> bool {
     status.is_ok_and(|status| status.sigign & HANGUP != 0)
 }
 
-fn write_registration(
-    path: &Path,
-    output: Option<PathBuf>,
-    has_device_management: bool,
-) -> Result<()> {
+fn write_registration(path: &Path, output: Option<PathBuf>, msc4190: bool) -> Result<()> {
     let config = load_config(path)?;
     let LoginMethod::Appservice(registration) = &config.login else {
         return Err(misconfigured(anyhow!(
@@ -275,7 +271,7 @@ fn write_registration(
     };
     let output = output.unwrap_or_else(|| registration.clone());
     let output = std::path::absolute(output)?;
-    let text = generate(&config.bot_user, has_device_management);
+    let text = generate(&config.bot_user, msc4190);
     write_new(&output, &text)?;
     let kind = block_on(async { Ok(HomeserverKind::ask(&config.homeserver_url).await) })?;
     // The bot would go on with the tokens of the other one, which the homeserver does not know.

@@ -123,18 +123,13 @@ fn refuse_existing(files: [&Path; 2]) -> Result<()> {
 }
 
 /// Both files or neither.
-fn write(
-    config: &Config,
-    text: &str,
-    registration: &Path,
-    has_device_management: bool,
-) -> Result<()> {
+fn write(config: &Config, text: &str, registration: &Path, msc4190: bool) -> Result<()> {
     if let Some(folder) = config.file.parent() {
         let mut made = DirBuilder::new();
         let made = made.recursive(true).mode(PRIVATE).create(folder);
         made.with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    let tokens = generate(&config.bot_user, has_device_management);
+    let tokens = generate(&config.bot_user, msc4190);
     write_new(registration, &tokens)?;
     let written = atomic_file::write_new(&config.file, text.as_bytes()).inspect_err(|_| {
         // It is new, and nobody knows its tokens. If it is left over, the next try reports it.
