@@ -81,16 +81,15 @@ async fn software(api: &Api<'_>) -> String {
 }
 
 /// The owner of the token, by the homeserver. `None`: there is no token yet.
-pub(super) async fn token_owner(api: &Api<'_>) -> Option<Result<OwnedUserId, Trouble>> {
+type Owner = Option<Result<OwnedUserId, Trouble>>;
+
+pub(super) async fn token_owner(api: &Api<'_>) -> Owner {
     api.credentials(Asker::Token).0?;
     Some(who_am_i(api, Asker::Token).await)
 }
 
 /// Whether the homeserver accepts the bot's token, or will give it one.
-pub(super) async fn judge_account(
-    api: &mut Api<'_>,
-    owner: Option<Result<OwnedUserId, Trouble>>,
-) -> Found<()> {
+pub(super) async fn judge_account(api: &mut Api<'_>, owner: Owner) -> Found<()> {
     let Some(login) = api.login else {
         return Err(Outcome::skipped("there is no valid registration"));
     };
@@ -107,10 +106,7 @@ pub(super) async fn judge_account(
 }
 
 /// Whether the homeserver's name is the configured one. A registration that is in use was written for the user with that name.
-pub(super) async fn compare_server_name(
-    api: &Api<'_>,
-    owner: Option<&Result<OwnedUserId, Trouble>>,
-) -> Found<()> {
+pub(super) async fn compare_server_name(api: &Api<'_>, owner: &Owner) -> Found<()> {
     let configured = &api.config.server_name;
     let path = ["key", "v2", "server"];
     let actual: Result<OwnedServerName, _> = match owner {

@@ -80,7 +80,7 @@ async fn try_homeserver(
     let reached = homeserver::reach(config, login).await;
     let mut api = report.step(Check::Homeserver, reached)?;
     let owner = homeserver::token_owner(&api).await;
-    let name = homeserver::compare_server_name(&api, owner.as_ref()).await;
+    let name = homeserver::compare_server_name(&api, &owner).await;
     report.step(Check::ServerName, name)?;
     let account = homeserver::judge_account(&mut api, owner).await;
     report.step(Check::Account, account)?;

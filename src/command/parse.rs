@@ -245,12 +245,8 @@ pub(crate) fn addressed_host(text: &str) -> Option<&str> {
 }
 
 /// The name that was probably meant: the only one that begins so, else the nearest.
-pub(crate) fn nearest<'n>(
-    typed: &str,
-    names: impl IntoIterator<Item = &'n str>,
-) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(typed: &str, names: &[&'n str]) -> Option<&'n str> {
     let typed = typed.to_lowercase();
-    let names: Vec<_> = names.into_iter().collect();
     let mut beginning = names
         .iter()
         .filter(|name| name.to_lowercase().starts_with(&typed));
@@ -443,7 +439,7 @@ fn parse_command(word: &str, rest: &str) -> Result<Command, Misuse> {
     let arguments = words.as_slice();
     let mut verbs = Verb::ALL.into_iter();
     let Some(verb) = verbs.find(|verb| verb.name().eq_ignore_ascii_case(word)) else {
-        let meant = nearest(word, Verb::ALL.map(Verb::name));
+        let meant = nearest(word, &Verb::ALL.map(Verb::name));
         let rest = rest.split_whitespace();
         let meant = meant.map(|verb| [verb].into_iter().chain(rest).collect::<Vec<_>>().join(" "));
         let word = word.to_owned();
@@ -686,9 +682,9 @@ mod tests {
         let names: Vec<_> = (0..1_000)
             .map(|number| format!("website-{number}"))
             .collect();
-        let names = || names.iter().map(String::as_str);
-        assert_eq!(nearest(&"website".repeat(100_000), names()), None);
-        assert_eq!(nearest("websiet-999", names()), Some("website-999"));
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        assert_eq!(nearest(&"website".repeat(100_000), &names), None);
+        assert_eq!(nearest("websiet-999", &names), Some("website-999"));
     }
 
     #[test]

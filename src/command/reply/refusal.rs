@@ -239,7 +239,8 @@ fn unknown_command(prefix: &str, word: &str, meant: Option<&str>) -> String {
 }
 
 fn unknown_project(prefix: &str, name: &str, known: &[String], more: usize) -> String {
-    let meant = nearest(name, known.iter().map(String::as_str));
+    let names: Vec<_> = known.iter().map(String::as_str).collect();
+    let meant = nearest(name, &names);
     let meant = meant.map(|name| format!(" Did you mean `{name}`?"));
     format!(
         "There is no project `{}`.{} Projects: {}.{}{}",
