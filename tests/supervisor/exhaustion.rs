@@ -45,9 +45,7 @@ fn a_session_that_cannot_be_watched_for_lack_of_descriptors_is_watched_later() {
         while owner.handle_next(Duration::from_millis(100)).await {}
         assert_eq!(owner.phase(), Some(Phase::Starting));
         drop(descriptors);
-        let mut go = sandbox.standin_log().into_os_string();
-        go.push(".go");
-        fs::write(go, "").unwrap();
+        sandbox.let_standin_go_on();
         owner.link(0).await;
         let ending = owner.outcome().await.ending;
         assert!(matches!(ending, Ending::Exited { .. }), "{ending:?}");

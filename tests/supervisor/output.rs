@@ -94,7 +94,9 @@ fn peak_memory() -> u64 {
 #[tokio::test]
 async fn a_different_link_is_delivered_and_the_old_one_redacted() {
     let sandbox = Sandbox::new();
-    let mut owner = Owner::with_session(&sandbox, sandbox.project("relink=0.5")).await;
+    let mut owner = Owner::with_session(&sandbox, sandbox.project("relink")).await;
+    owner.link(0).await;
+    sandbox.let_standin_go_on();
     let second = owner.link(1).await;
     let printed: Vec<_> = sandbox
         .standin_records()

@@ -142,6 +142,11 @@ impl Sandbox {
         records.unwrap()
     }
 
+    /// What `held` and `relink` of a stand-in wait for.
+    pub(crate) fn let_standin_go_on(&self) {
+        fs::write(self.standin_log().with_added_extension("go"), "").unwrap();
+    }
+
     /// The living processes of all sessions, their children included.
     pub(crate) fn processes(&self) -> Vec<Pid> {
         mark(&self.standin_log()).processes()
