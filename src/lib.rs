@@ -60,6 +60,7 @@ pub mod link;
 mod matrix;
 mod private_socket;
 mod regular_file;
+#[expect(missing_docs, reason = "a name that says it needs no sentence")]
 pub mod remote_control;
 mod secret;
 mod shell;

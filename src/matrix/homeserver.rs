@@ -124,7 +124,6 @@ pub(super) fn page_in_words(answer: &reqwest::Response, request: &str) -> Bytes 
 /// How long an answer may take that only makes a message more precise.
 const DETECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A homeserver's software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HomeserverKind {
     Synapse,

@@ -56,7 +56,6 @@ const WAITING_PER_SENDER: usize = 16;
 /// How many may wait of all senders: each is retried after each sync, and a homeserver can invent senders.
 const WAITING: usize = 1024;
 
-/// Why an event is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dropped {
     NotAddressed,

@@ -47,7 +47,6 @@ const CORRECTION: EcLevel = EcLevel::L;
 /// The byte of eight white pixels. A code is dark on light, whatever the client's theme.
 const LIGHT: u8 = 0xff;
 
-/// The byte of eight black pixels.
 const DARK: u8 = 0x00;
 
 /// The bot's own reaction to a link, for people to add theirs. It begins with [`PICTURE_SIGN`](super::PICTURE_SIGN).
@@ -65,9 +64,7 @@ pub(crate) struct PictureDelivery {
 /// The file name and the caption of a picture.
 #[derive(Debug, Clone)]
 pub(crate) struct PictureMessage {
-    /// The name under which a client saves it.
     pub file_name: String,
-    /// What is said below it.
     pub caption: Reply,
 }
 

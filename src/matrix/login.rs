@@ -45,7 +45,6 @@ use crate::{
 pub(crate) type Login = LoginMethod<Registration>;
 
 impl Login {
-    /// As the configuration says.
     pub(crate) fn load(config: &Config) -> Result<Self, RegistrationError> {
         Ok(match &config.login {
             LoginMethod::Appservice(file) => {
@@ -151,7 +150,6 @@ impl LoggedIn {
         Ok(Self { session, forwarder })
     }
 
-    /// Earlier messages are ignored.
     pub(super) fn listening_since(&self) -> SystemTime {
         self.session.listening_since
     }

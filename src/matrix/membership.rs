@@ -261,7 +261,6 @@ enum Refusal {
 
 /// Why the bot stays in the old room.
 enum NotFollowed {
-    /// The tombstone does not count.
     Refused(Refusal),
     /// The bot is not invited to this room yet.
     NotInvited(OwnedRoomId),

@@ -79,7 +79,6 @@ pub(crate) enum SignalKind {
 /// A text addressed to the bot in the admin room.
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
-    /// The event, to reply to.
     pub event_id: OwnedEventId,
     /// The sender, as the homeserver says. The proof is checked later (see `Matrix::proof`).
     pub sender: OwnedUserId,

@@ -37,7 +37,6 @@ pub(crate) struct IdentityReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PinnedIdentity {
-    /// The configuration names it.
     Configured(MasterKey),
     /// It was seen first, or accepted by the operator.
     Seen(MasterKey),

@@ -47,7 +47,6 @@ pub(crate) struct Registration {
     warnings: Vec<Problem>,
 }
 
-/// Why there is no [`Registration`].
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegistrationError {
     /// The same errors as for every file that people write.
@@ -263,7 +262,6 @@ fn read_namespace(
     Some(cover)
 }
 
-/// Why no registration was written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The file exists. The homeserver may know its tokens, so it is not overwritten.

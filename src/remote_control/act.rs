@@ -89,7 +89,6 @@ impl RemoteControl {
         notices
     }
 
-    /// Runs a task for the project's session.
     fn run<F>(&mut self, name: &ProjectName, work: impl FnOnce(Task) -> F)
     where
         F: Future<Output = ()> + Send + 'static,

@@ -30,7 +30,6 @@ pub(crate) struct FolderReader {
     trust: TrustReader,
 }
 
-/// What is shown of a project's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FolderFacts {
     /// Whether `claude` trusts it. `None`: unknown, or the project runs another program.

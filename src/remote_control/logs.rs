@@ -43,15 +43,12 @@ impl LogReader {
     }
 }
 
-/// Why there is no output to show.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// The project never had a session here.
     #[error("there is no output yet")]
     None,
-    /// A file cannot be read.
     #[error("cannot read {path}")]
-    #[expect(missing_docs, reason = "the names of the fields say it")]
     Read { path: PathBuf, source: io::Error },
 }
 

@@ -77,7 +77,6 @@ pub struct Settings {
     pub folder: PathBuf,
     /// This host's name, for `{host}` in commands.
     pub host: String,
-    /// The projects of the configuration.
     pub projects: Vec<Project>,
     /// How many sessions there may be at once: those that start, run, stop, or wait for a restart. `None`: one for each
     /// project.
@@ -343,7 +342,6 @@ impl RemoteControl {
         self.apply(&id.project, Event::Undeliverable { number: id.number })
     }
 
-    /// The link was redacted.
     pub fn redacted(&mut self, project: &ProjectName, redaction: &Redaction) {
         let record = &mut self.slot(project).record;
         record.remove_redaction(&redaction.session, redaction.delivery.number);

@@ -17,9 +17,7 @@ use crate::link::Link;
 /// What the owner has to do or to report, each with its project.
 pub type Notices = Vec<(ProjectName, Notice)>;
 
-/// What the owner has to do or to report.
 #[derive(Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum Notice {
     /// Deliver this link to the requester; then call [`RemoteControl::delivered`](super::RemoteControl::delivered). If that
     /// fails or is cancelled, call [`RemoteControl::cancelled`](super::RemoteControl::cancelled), and after a failure also
@@ -98,7 +96,6 @@ pub enum Notice {
 
 /// How a session ended, and who has to be notified of it.
 #[derive(Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct Outcome {
     pub session: SessionId,
     /// When it was asked for.
@@ -114,7 +111,6 @@ pub struct Outcome {
 
 /// Identifies one delivery for good.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct DeliveryId {
     pub project: ProjectName,
     pub session: SessionId,
@@ -124,7 +120,6 @@ pub struct DeliveryId {
 
 /// One project's line in an overview.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct Status {
     pub project: ProjectName,
     pub session: Option<SessionStatus>,
@@ -132,7 +127,6 @@ pub struct Status {
 
 /// The status of a session, without its link.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct SessionStatus {
     pub id: SessionId,
     pub phase: Phase,
@@ -151,14 +145,12 @@ pub struct SessionStatus {
     pub next_try: Option<(Duration, Option<Cause>)>,
 }
 
-/// The phase of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// No link yet.
     Starting,
     /// The link is known.
     Running,
-    /// Being ended.
     Stopping,
     /// It ended unexpectedly or could not start, and waits for a restart.
     AwaitingRestart,

@@ -17,7 +17,6 @@ use super::{
 
 /// Why the sessions on this host cannot be listed or ended.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum OfflineError {
     #[error("the session records cannot be used")]
     Records(#[from] StoreError),
@@ -32,7 +31,6 @@ pub enum OfflineError {
 
 /// The state of one project's session.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum SessionReport {
     /// A valid record, and whether processes of its session run.
     Record { status: Status, is_alive: bool },
@@ -54,7 +52,6 @@ impl SessionReport {
         }
     }
 
-    /// The project of the session.
     pub fn project(&self) -> &ProjectName {
         match self {
             Self::Record { status, .. } => &status.project,

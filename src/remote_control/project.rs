@@ -37,7 +37,6 @@ pub const MAX_OUTPUT: u64 = 8 * 1024 * 1024;
 #[serde(try_from = "String")]
 pub struct ProjectName(String);
 
-/// A text that cannot name a project.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a project's name is up to {LONGEST_NAME} ASCII letters, digits, '-', '_' or '.', the first a letter or digit"
@@ -45,7 +44,6 @@ pub struct ProjectName(String);
 pub struct InvalidProjectName;
 
 impl ProjectName {
-    /// The name as users type it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -82,7 +80,6 @@ impl fmt::Display for ProjectName {
 
 /// One project of the configuration, checked.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct Project {
     pub name: ProjectName,
     /// Where its sessions run. Absolute.
@@ -95,7 +92,6 @@ pub struct Project {
     pub is_found: bool,
 }
 
-/// How sessions run.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
     /// The program and its arguments; never empty. Filled in are `{project}`, `{host}` and `{id}`, and the options of the
@@ -113,7 +109,6 @@ pub struct SessionSettings {
     pub environment: BTreeMap<String, SecretText>,
     /// What the process reads on its standard input, then end of file.
     pub stdin: SecretText,
-    /// What a link looks like.
     pub link_pattern: LinkPattern,
     /// How long a process may run without showing its link.
     pub link_timeout: Duration,
@@ -227,19 +222,15 @@ impl SessionSettings {
     }
 }
 
-/// An option of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartOption {
-    /// The permission mode.
     Mode,
     /// Where new conversations of the session work.
     Spawn,
-    /// What the session is called.
     Name,
 }
 
 impl StartOption {
-    /// Each of them.
     pub const ALL: [Self; 3] = [Self::Mode, Self::Spawn, Self::Name];
 
     /// The option's name, without dashes; also that of its placeholder in commands.
@@ -273,7 +264,6 @@ impl fmt::Display for StartOption {
 /// The options of a start as they were requested, or those that a session runs with.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct Options {
     pub mode: Option<String>,
     pub spawn: Option<String>,
@@ -281,7 +271,6 @@ pub struct Options {
 }
 
 impl Options {
-    /// The value of an option, if it has one.
     pub fn get(&self, option: StartOption) -> Option<&str> {
         match option {
             StartOption::Mode => self.mode.as_deref(),
@@ -305,7 +294,6 @@ impl Options {
 #[serde(try_from = "String")]
 pub struct SessionName(String);
 
-/// A text that cannot name a session.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a session's name is 1 to {LONGEST_SESSION_NAME} letters, digits, spaces and {PUNCTUATION}, and no word of it begins with a dash"
@@ -313,7 +301,6 @@ pub struct SessionName(String);
 pub struct InvalidSessionName;
 
 impl SessionName {
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -371,7 +358,6 @@ pub struct Choice {
 /// What a start requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// Which command it runs.
     pub beginning: Beginning,
     /// The requested options; the others are as the project's settings say.
     pub options: Options,
@@ -389,7 +375,6 @@ impl From<Beginning> for Start {
 /// A requested option is not allowed by the project's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotAllowed {
-    /// The option.
     pub option: StartOption,
     /// The allowed values. Empty for a name, or if the option itself is not allowed.
     pub allowed: Vec<String>,

@@ -23,7 +23,6 @@ const REPORTS_WAITING: usize = 256;
 /// Why sessions cannot be restored. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The records cannot be read.
     #[error("the records cannot be read")]
     Records(#[from] StoreError),
     /// The processes of this host cannot be searched, so a second one might be started beside a first.

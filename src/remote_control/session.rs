@@ -63,13 +63,11 @@ impl Terms {
 /// Whether a session that ended unexpectedly is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
-    /// No.
     Never,
     /// Yes, after a delay that grows with each time, for as long as the session's time lasts.
     OnExit,
 }
 
-/// What a session begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Beginning {
@@ -121,7 +119,6 @@ impl fmt::Display for SessionId {
 /// A user's request. Both texts belong to the caller and are opaque here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// The user.
     pub requester: String,
     /// Identifies the request, so that the answer finds it even after a restart.
     pub reference: String,
@@ -132,7 +129,6 @@ pub struct Request {
 pub struct Delivery {
     /// Distinguishes the deliveries of one session.
     pub number: u32,
-    /// The request for the link.
     pub request: Request,
     /// Requests of the same requester while this was under way: one message answers them all.
     #[serde(default)]
@@ -151,7 +147,6 @@ impl Delivery {
 /// A link that has to be redacted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redaction {
-    /// The session of the link.
     pub session: SessionId,
     /// How it was delivered. Without a receipt it may or may not have arrived.
     pub delivery: Delivery,
@@ -205,7 +200,6 @@ pub(crate) enum State {
 /// Why a session ends. A cause is there if the output shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum Ending {
     /// The process could not be spawned.
     NotSpawned(NotSpawned),
@@ -293,7 +287,6 @@ struct ShownConnection {
     since: Duration,
 }
 
-/// One session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Session {
     id: SessionId,

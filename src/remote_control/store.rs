@@ -87,9 +87,7 @@ pub(super) struct Unreadable(String);
 /// The record of each project.
 pub(super) type Records = Vec<(ProjectName, Result<Record, Unreadable>)>;
 
-/// The records could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum StoreError {
     #[error("cannot use the folder {path}")]
     Folder { path: PathBuf, source: io::Error },

@@ -34,7 +34,6 @@ const LONGEST_RETRY: Duration = Duration::from_mins(5);
 /// A session's input may be secret.
 const STDIN_MODE: u32 = 0o600;
 
-/// What a task reports.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) project: ProjectName,
@@ -44,7 +43,6 @@ pub(super) struct Report {
     pub(super) event: Event,
 }
 
-/// A task for a session.
 #[derive(Debug, Clone)]
 pub(super) struct Task {
     pub(super) name: ProjectName,
@@ -59,7 +57,6 @@ pub(super) struct Task {
 
 /// How to spawn a process.
 pub(super) struct Spawning {
-    /// The name of this host.
     pub(super) host: String,
     /// Variables by which the process is recognised, besides the session's id.
     pub(super) marks: [(OsString, OsString); 2],

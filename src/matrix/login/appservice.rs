@@ -30,7 +30,6 @@ use crate::{
     secret::Token,
 };
 
-/// The device's display name.
 const DEVICE_NAME: &str = "rcbot";
 
 /// The appservice on its homeserver, for the bot's user and its device.

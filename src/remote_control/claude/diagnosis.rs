@@ -40,10 +40,9 @@ const LONGEST_QUOTE: usize = 300;
 /// After so many failed conversations in a row it is not by chance.
 const FAILURES: u32 = 3;
 
-/// A reason that the program gives for not serving.
+/// A reason that the program gives for not serving. `facts` says of each what it means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "`facts` says of each what it means")]
 pub enum Cause {
     NotLoggedIn,
     LoginRefused,
@@ -90,7 +89,6 @@ pub(crate) enum Outlook {
     Lapses,
     /// Only a person can fix it: retrying is of no use.
     NeedsPerson,
-    /// Unknown.
     Unknown,
 }
 
@@ -251,7 +249,6 @@ impl Cause {
         normalised(stderr).contains(LINGERS)
     }
 
-    /// Whether retrying helps.
     pub(crate) fn outlook(self) -> Outlook {
         let (_, _, outlook) = self.facts();
         outlook

@@ -39,7 +39,6 @@ pub(crate) const NETWORK_VARIABLES: [&str; 5] = [
     "SSL_CERT_FILE",
 ];
 
-/// What the program is called.
 const PROGRAM: &str = "claude";
 
 /// The verb of a server, and its other names.
@@ -138,7 +137,6 @@ pub(crate) enum Invocation {
     Wrapped,
     /// It opens Remote Control in a terminal, which a session does not have.
     InTerminal,
-    /// Something else.
     Other,
 }
 
@@ -168,7 +166,6 @@ impl Invocation {
         Self::Other
     }
 
-    /// Whether it runs a server.
     pub(crate) fn serves(self) -> bool {
         matches!(self, Self::Direct | Self::Wrapped)
     }

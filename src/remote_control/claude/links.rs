@@ -28,9 +28,7 @@ pub struct LinkPattern {
     host: String,
 }
 
-/// Why a text is not a pattern for links.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum PatternError {
     #[error("not a regular expression")]
     Syntax(#[source] Box<regex_syntax::Error>),
@@ -47,7 +45,6 @@ pub enum PatternError {
 }
 
 impl LinkPattern {
-    /// Parses a pattern.
     /// Fails when it does not compile, or does not literally name the host of all its links.
     pub fn new(pattern: &str) -> Result<Self, PatternError> {
         let syntax =
@@ -59,7 +56,6 @@ impl LinkPattern {
         Ok(Self { regex, host })
     }
 
-    /// The host that every link names.
     pub fn host(&self) -> &str {
         &self.host
     }

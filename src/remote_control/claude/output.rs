@@ -88,7 +88,6 @@ pub struct OutputReader {
 }
 
 impl OutputReader {
-    /// Looks for links of this pattern.
     pub fn new(pattern: LinkPattern) -> Self {
         Self {
             parser: Parser::new_with_size(),

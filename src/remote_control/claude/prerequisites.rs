@@ -81,7 +81,6 @@ pub(crate) enum Unmet {
 /// A valid log-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Login {
-    /// Its account, if it is known.
     pub(crate) account: Option<String>,
     /// When it ends for good, if that is known.
     pub(crate) ends: Option<SystemTime>,
@@ -391,7 +390,6 @@ fn affected(name: &str, value: &str) -> Option<AffectedVersions> {
 }
 
 impl Setting {
-    /// A variable of the environment.
     pub(crate) fn variable(name: &str, value: &str, place: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -443,7 +441,6 @@ fn is_service(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| url.host_str() == Some(SERVICE) && url.port().is_none())
 }
 
-/// A version of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(u32, u32, u32);
 

@@ -59,7 +59,6 @@ pub enum ReadFrom {
 /// A piece of a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece<'b> {
-    /// What was read.
     pub bytes: &'b [u8],
     /// Whether bytes were skipped before it.
     pub after_gap: bool,

@@ -39,7 +39,6 @@ pub struct ProcessIdentity {
 
 /// Why a process cannot be looked at or watched. It is not an error if it has ended.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum ProcessError {
     #[error("cannot read the boot id of this host")]
     BootId(#[source] ProcError),
@@ -91,7 +90,6 @@ impl ProcessIdentity {
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) identity: ProcessIdentity,
-    /// Its process group.
     pub(super) group: i32,
     /// Its session in the kernel's sense (setsid).
     pub(super) session: i32,
@@ -146,13 +144,10 @@ pub(crate) fn boot_id() -> Result<&'static str, ProcessError> {
     Ok(BOOT_ID.get_or_init(|| read))
 }
 
-/// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
-    /// It exited with this code.
     Code(i32),
-    /// This signal ended it.
     Signal(i32),
     /// It ended, and only its parent knows how.
     Unknown,

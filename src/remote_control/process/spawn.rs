@@ -69,7 +69,6 @@ pub struct Launch {
     pub program: String,
     /// Its arguments, without the program's name.
     pub arguments: Vec<String>,
-    /// Its working directory.
     pub directory: PathBuf,
     /// Whether its path may contain symbolic links.
     pub follows_links: bool,
@@ -88,7 +87,6 @@ pub struct Launch {
 /// Why a process could not be spawned. Program and directory are as the command line and the project name them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum NotSpawned {
     /// There is no such program (ENOENT), neither at that path nor in `PATH`; or the interpreter that it names does not exist.
     CommandNotFound { program: String },

@@ -33,7 +33,6 @@ const FREEZES: usize = 10;
 /// How often new processes may appear altogether. Beyond that they appear faster than they can be killed.
 const GENERATIONS: usize = 100;
 
-/// How a stop went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StopReport {
     /// How many processes were ended; those that were over before are not counted.
@@ -46,7 +45,6 @@ pub struct StopReport {
 
 /// Why processes are left. One of them is named.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
 pub enum StopError {
     /// It does not even end on SIGKILL: it hangs in the kernel, on a dead network file system for example.
     #[error("process {pid} does not end after SIGKILL, it hangs in the kernel")]

@@ -61,7 +61,6 @@ pub(crate) fn survey<const N: usize>(
 /// The resources that the processes with one mark use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// How many processes there are.
     pub processes: usize,
     /// How much memory they have in use, in bytes; what they share is counted for each.
     pub memory: u64,

@@ -27,7 +27,6 @@ const NEVER: Duration = Duration::from_hours(24 * 36_500);
 /// to be read first.
 const TIME_TO_READ: Duration = Duration::from_secs(5);
 
-/// An event in the life of a session.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A request for the link of such a session. Its beginning applies to a process that is still to be spawned.
@@ -36,7 +35,6 @@ pub(crate) enum Event {
     /// A request for so much more time.
     ExtensionRequested(Request, Duration),
     Spawned(ProcessIdentity),
-    /// The process could not be spawned.
     NotSpawned(NotSpawned),
     LinkShown(Link),
     /// The link timed out, or the program says that it has failed.
