@@ -143,51 +143,35 @@ impl SessionSettings {
 
     /// The requested start, each value as the settings spell it.
     pub fn allow(&self, asked: &Start) -> Result<Start, NotAllowed> {
-        let Start { beginning, options } = asked;
-        let choose = |option| {
-            let choices = self.choices(*beginning, option);
-            let Some(wanted) = options.get(option) else {
-                return Ok(None);
-            };
-            let values = || choices.iter().map(|choice| choice.value.clone());
-            let found = values().find(|value| value.eq_ignore_ascii_case(wanted));
-            found.map(Some).ok_or_else(|| NotAllowed {
-                option,
-                allowed: values().collect(),
-            })
-        };
-        let command = self.command_for(*beginning);
-        if options.name.is_some() && !StartOption::Name.is_in(command) {
+        let mut start = asked.clone();
+        let command = self.command_for(start.beginning);
+        if start.options.name.is_some() && !StartOption::Name.is_in(command) {
             return Err(NotAllowed {
                 option: StartOption::Name,
                 allowed: Vec::new(),
             });
         }
-        Ok(Start {
-            beginning: *beginning,
-            options: Options {
-                mode: choose(StartOption::Mode)?,
-                spawn: choose(StartOption::Spawn)?,
-                name: options.name.clone(),
-            },
-        })
+        for (option, value) in start.options.choices_mut() {
+            let Some(value) = value else { continue };
+            let choices = self.choices(start.beginning, option).iter();
+            let allowed = choices.map(|choice| choice.value.clone());
+            let found = allowed.clone().find(|it| it.eq_ignore_ascii_case(value));
+            *value = found.ok_or_else(|| NotAllowed {
+                option,
+                allowed: allowed.collect(),
+            })?;
+        }
+        Ok(start)
     }
 
     /// The start with the first allowed value of each option that it leaves open.
     pub fn complete(&self, start: &Start) -> Start {
-        let Start { beginning, options } = start;
-        let or_first = |option| {
-            let first = || Some(self.choices(*beginning, option).first()?.value.clone());
-            options.get(option).map(str::to_owned).or_else(first)
-        };
-        Start {
-            beginning: *beginning,
-            options: Options {
-                mode: or_first(StartOption::Mode),
-                spawn: or_first(StartOption::Spawn),
-                name: options.name.clone(),
-            },
+        let mut start = start.clone();
+        for (option, value) in start.options.choices_mut() {
+            let first = self.choices(start.beginning, option).first();
+            *value = value.take().or(first.map(|choice| choice.value.clone()));
         }
+        start
     }
 
     /// The level that a user needs to start such a session, or to get its link. An option without a value counts with its
@@ -277,6 +261,14 @@ impl Options {
             StartOption::Spawn => self.spawn.as_deref(),
             StartOption::Name => self.name.as_ref().map(SessionName::as_str),
         }
+    }
+
+    /// The options whose values are choices of the settings.
+    fn choices_mut(&mut self) -> [(StartOption, &mut Option<String>); 2] {
+        [
+            (StartOption::Mode, &mut self.mode),
+            (StartOption::Spawn, &mut self.spawn),
+        ]
     }
 
     /// Whether a session with the options `running` meets a request for these.
