@@ -161,7 +161,7 @@ impl Status {
         let session = session.map(|session| SessionStatus {
             id: session.id().clone(),
             phase: Phase::of(session),
-            start: session.start(),
+            start: session.start().clone(),
             since: session.created(),
             requester: session.requester().map(str::to_owned),
             time_left: session.time_left(uptime),

@@ -347,11 +347,13 @@ pub struct Choice {
     pub level: Option<i64>,
 }
 
-/// What a start requests.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a start requests, or what a session runs with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     pub beginning: Beginning,
-    /// The requested options; the others are as the project's settings say.
+    /// The requested options; the others are as the project's settings say. Unknown for a session from before there were
+    /// options, or whose record was lost.
+    #[serde(default)]
     pub options: Options,
 }
 

@@ -28,7 +28,7 @@ use super::{
     claude::{Cause, Connection},
     clock::Moment,
     process::{Exit, NotSpawned, ProcessIdentity},
-    project::{Options, Start},
+    project::Start,
 };
 use crate::link::Link;
 
@@ -291,10 +291,8 @@ struct ShownConnection {
 pub(crate) struct Session {
     id: SessionId,
     created: SystemTime,
-    beginning: Beginning,
-    /// Unknown for a session from before there were options, or whose record was lost.
-    #[serde(default)]
-    options: Options,
+    #[serde(flatten)]
+    start: Start,
     state: State,
     /// All that are not redacted.
     deliveries: Vec<Delivery>,
@@ -358,11 +356,8 @@ impl Session {
     }
 
     /// The start with which it runs.
-    pub(crate) fn start(&self) -> Start {
-        Start {
-            beginning: self.beginning,
-            options: self.options.clone(),
-        }
+    pub(crate) fn start(&self) -> &Start {
+        &self.start
     }
 
     /// When it was asked for.

@@ -349,8 +349,8 @@ mod tests {
         let session = record["session"].as_object_mut().unwrap();
         session.remove("options").unwrap();
         let read = parse(&serde_json::to_vec(&record).unwrap()).unwrap();
-        let start = read.session.unwrap().start();
-        assert_eq!(start, Beginning::Fresh.into());
+        let session = read.session.unwrap();
+        assert_eq!(*session.start(), Beginning::Fresh.into());
     }
 
     #[test]

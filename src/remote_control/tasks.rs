@@ -134,7 +134,7 @@ impl Task {
         let stdin = self.folder.join(STDIN);
         write_private(&stdin, settings.stdin.expose().as_bytes()).map_err(|error| other(&error))?;
         // The settings may have changed since the first start.
-        let start = settings.complete(&self.session.start());
+        let start = settings.complete(self.session.start());
         settings.level(&start).map_err(|option| {
             let value = start.options.get(option).unwrap_or_default();
             other(&format!(

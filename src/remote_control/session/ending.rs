@@ -80,7 +80,8 @@ impl Session {
             State::Starting { .. } => self.end(Ending::ExitedBeforeLink { exit, cause }),
             State::Running { .. } => {
                 self.note_good_run(now);
-                let is_complete = self.beginning == Beginning::Resumed && exit == Exit::Code(0);
+                let is_complete =
+                    self.start.beginning == Beginning::Resumed && exit == Exit::Code(0);
                 let ending = if is_complete {
                     Ending::Completed
                 } else {
@@ -193,7 +194,7 @@ impl Session {
             }
         };
         if cause == Some(Cause::NothingToResume) {
-            self.beginning = Beginning::Fresh;
+            self.start.beginning = Beginning::Fresh;
         }
         let until = now.uptime + delay;
         self.state = State::AwaitingRestart { until, cause };

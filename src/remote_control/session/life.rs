@@ -91,8 +91,7 @@ impl Session {
         let mut session = Self {
             id,
             created: now.wall,
-            beginning: start.beginning,
-            options: start.options,
+            start,
             state: State::Spawning { since: now.uptime },
             deliveries: Vec::new(),
             next_delivery: 0,
@@ -316,9 +315,9 @@ impl Session {
             | State::Starting { .. }
             | State::Running { .. }
             | State::AwaitingRestart { .. }
-                if !start.options.are_met_by(&self.options) =>
+                if !start.options.are_met_by(&self.start.options) =>
             {
-                let options = self.options.clone();
+                let options = self.start.options.clone();
                 vec![Effect::Notify(Notice::OtherOptions { request, options })]
             }
             State::Spawning { .. } | State::Starting { .. } => {
@@ -335,9 +334,9 @@ impl Session {
                 self.unanswered.push(request.clone());
                 self.add_delivery(request);
                 if start.beginning == Beginning::Resumed {
-                    self.beginning = start.beginning;
+                    self.start.beginning = start.beginning;
                     // One conversation has no others to spawn.
-                    self.options.spawn = None;
+                    self.start.options.spawn = None;
                 }
                 self.spawn(now)
             }

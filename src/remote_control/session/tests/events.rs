@@ -1,7 +1,7 @@
 //! Every event in every state: what matters, what came too late, and what would become too much.
 
 use super::*;
-use crate::remote_control::{SessionName, session::life::MOST_LINKS};
+use crate::remote_control::{Options, SessionName, session::life::MOST_LINKS};
 
 /// Everything that can happen, by name.
 fn events() -> [(&'static str, Event); 14] {
@@ -122,7 +122,7 @@ fn a_request_for_other_options_is_refused_with_those_of_the_session() {
     ] {
         let restart = Restart::OnExit;
         let mut life = begin(Terms { restart, ..TERMS });
-        life.session.options = has.clone();
+        life.session.start.options = has.clone();
         let before = life.session.clone();
         let mut ask = |options| {
             let beginning = Beginning::Fresh;

@@ -294,10 +294,10 @@ fn a_restarted_session_has_a_new_link_for_each_requester_and_redacts_the_old_one
 fn the_last_conversation_is_resumed_only_at_a_restart() {
     let resume = || Event::LinkRequested(request("bob"), Beginning::Resumed.into());
     let mut waiting = Life::awaiting_restart(ON_EXIT);
-    waiting.session.options.spawn = Some("worktree".to_owned());
+    waiting.session.start.options.spawn = Some("worktree".to_owned());
     assert_eq!(waiting.on(resume()), [Effect::Spawn]);
     // With an option that the command of a resume lacks, it would not be allowed any more.
-    assert_eq!(waiting.session.start(), Beginning::Resumed.into());
+    assert_eq!(*waiting.session.start(), Beginning::Resumed.into());
     let mut running = Life::running(ON_EXIT);
     running.on(resume());
     assert_eq!(running.session.start().beginning, Beginning::Fresh);
