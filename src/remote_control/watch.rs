@@ -186,6 +186,7 @@ async fn sleep_until_some(time: Option<Instant>) {
 }
 
 /// Complaints that are reported at once, while the program goes on.
+#[derive(Default)]
 struct Complaints {
     /// The pattern of links that a complaint may contain. `None`: nothing can be quoted.
     pattern: Option<LinkPattern>,
@@ -195,8 +196,8 @@ struct Complaints {
     reported: Vec<Quote>,
     /// There may be one.
     has_news: bool,
-    /// The earliest time of the next search.
-    next_look: Instant,
+    /// The earliest time of the next search. `None`: any.
+    next_look: Option<Instant>,
     conversations: Conversations,
     /// What keeps conversations from starting, and whether it was reported.
     obstacle: Option<(Cause, Quote, bool)>,
@@ -221,7 +222,7 @@ impl Complaints {
     /// When there may be something to report.
     fn due(&self) -> Option<Instant> {
         let is_open = self.has_news && self.reported.len() < MOST_COMPLAINTS;
-        is_open.then_some(self.next_look)
+        is_open.then(|| self.next_look.unwrap_or_else(Instant::now))
     }
 
     /// Searches for one that was not reported yet.
@@ -239,7 +240,7 @@ impl Complaints {
         self.queued.extend(news.take(MOST_COMPLAINTS));
         self.has_news = !self.queued.is_empty();
         let pause = quote.as_ref().map_or(COMPLAINT_PAUSE, |_| QUOTE_PAUSE);
-        self.next_look = Instant::now() + pause;
+        self.next_look = Some(Instant::now() + pause);
         quote
     }
 }
@@ -248,6 +249,7 @@ impl Complaints {
 ///
 /// The program's own line counts at once, and its link replaces another. A link in another line is accepted if no better one
 /// follows within a while; later, the same line may show another link.
+#[derive(Default)]
 struct Search {
     reader: Option<OutputReader>,
     is_resumed: bool,
@@ -271,22 +273,12 @@ impl Search {
         Self {
             complaints: Complaints {
                 pattern: pattern.clone(),
-                queued: Vec::new(),
-                reported: Vec::new(),
-                has_news: false,
-                next_look: Instant::now(),
-                conversations: Conversations::default(),
-                obstacle: None,
+                ..Complaints::default()
             },
             reader: pattern.map(OutputReader::new),
             is_resumed,
             reported,
-            words_before: None,
-            news: None,
-            quiet: None,
-            complaint: None,
-            connection: None,
-            connection_news: None,
+            ..Self::default()
         }
     }
 
