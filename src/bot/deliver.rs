@@ -482,9 +482,8 @@ impl Delivery {
         judge(matrix, recipient, &self.policy).await?;
         let room = matrix.confidential_room(recipient, None, None, None);
         drop(room.await?);
-        let harmless = reply::ended_before_delivery(&self.id.project).plain;
         let transactions = transactions(&self.id);
-        let redacted = matrix.redact_in_replaced(recipient, &harmless, &transactions);
+        let redacted = matrix.redact_in_replaced(recipient, &transactions);
         redacted.await.map_err(NotDelivered::Fault)
     }
 }
@@ -561,15 +560,12 @@ async fn send_picture(
 /// Redacts a link; finds it first if its delivery was interrupted.
 async fn redact(matrix: MatrixHandle, id: DeliveryId, redaction: Redaction) -> Event {
     let (delivery, transactions) = (&redaction.delivery, &transactions(&id));
-    let harmless = &reply::ended_before_delivery(&id.project).plain;
     let redacted = matrix.until_accepted(|matrix| async move {
         let Some(receipt) = &delivery.receipt else {
             let Ok(user) = OwnedUserId::try_from(delivery.request.requester.as_str()) else {
                 return Ok(());
             };
-            return matrix
-                .redact_undelivered(&user, harmless, transactions)
-                .await;
+            return matrix.redact_undelivered(&user, transactions).await;
         };
         let receipt = match receipt.parse::<LinkReceipt>() {
             Ok(receipt) => receipt,
@@ -581,7 +577,7 @@ async fn redact(matrix: MatrixHandle, id: DeliveryId, redaction: Redaction) -> E
                 return Ok(());
             }
         };
-        matrix.redact_link(&receipt, harmless, transactions).await
+        matrix.redact_link(&receipt, transactions).await
     });
     log_rejection(redacted.await);
     Event::Redacted(id.project, redaction)
@@ -594,6 +590,7 @@ fn transactions(id: &DeliveryId) -> LinkTransactions {
         picture: format!("{link}-picture").into(),
         offer: format!("{link}-offer").into(),
         link: link.into(),
+        harmless: reply::ended_before_delivery(&id.project).plain,
     }
 }
 

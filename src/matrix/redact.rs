@@ -87,6 +87,8 @@ pub(crate) struct LinkTransactions {
     pub picture: OwnedTransactionId,
     /// That of the reaction by which the picture is offered.
     pub offer: OwnedTransactionId,
+    /// What is sent to find the event of one of them, in case there is none.
+    pub harmless: String,
 }
 
 impl Matrix {
@@ -96,13 +98,13 @@ impl Matrix {
     pub(crate) async fn redact_link(
         &self,
         receipt: &LinkReceipt,
-        harmless: &str,
         transactions: &LinkTransactions,
     ) -> Result<(), Fault> {
         let Some(room) = self.client.get_room(&receipt.room) else {
             warn!(room = %receipt.room, "link not redacted, its room is gone");
             return Ok(());
         };
+        let harmless = &transactions.harmless;
         let picture = match &receipt.picture {
             Picture::None => None,
             Picture::Sent(event) => Some(event.clone()),
@@ -121,14 +123,12 @@ impl Matrix {
     pub(crate) async fn redact_undelivered(
         &self,
         recipient: &UserId,
-        harmless: &str,
         transactions: &LinkTransactions,
     ) -> Result<(), Fault> {
         if let Some(room) = self.direct_messages.with(recipient) {
-            self.redact_in(&room, harmless, transactions).await?;
+            self.redact_in(&room, transactions).await?;
         }
-        self.redact_in_replaced(recipient, harmless, transactions)
-            .await
+        self.redact_in_replaced(recipient, transactions).await
     }
 
     /// The same in the replaced rooms of this user, before a new link is sent.
@@ -136,25 +136,20 @@ impl Matrix {
     pub(crate) async fn redact_in_replaced(
         &self,
         recipient: &UserId,
-        harmless: &str,
         transactions: &LinkTransactions,
     ) -> Result<(), Fault> {
         for room in self.direct_messages.replaced(recipient) {
-            self.redact_in(&room, harmless, transactions).await?;
+            self.redact_in(&room, transactions).await?;
         }
         Ok(())
     }
 
-    async fn redact_in(
-        &self,
-        id: &RoomId,
-        harmless: &str,
-        transactions: &LinkTransactions,
-    ) -> Result<(), Fault> {
+    async fn redact_in(&self, id: &RoomId, transactions: &LinkTransactions) -> Result<(), Fault> {
         let Some(room) = self.client.get_room(id) else {
             return Ok(());
         };
-        let Some(event) = self.find(&room, harmless, &transactions.link).await? else {
+        let LinkTransactions { link, harmless, .. } = transactions;
+        let Some(event) = self.find(&room, harmless, link).await? else {
             return Ok(());
         };
         let receipt = LinkReceipt {
@@ -162,7 +157,7 @@ impl Matrix {
             event,
             picture: Picture::Unsettled,
         };
-        self.redact_link(&receipt, harmless, transactions).await
+        self.redact_link(&receipt, transactions).await
     }
 
     /// The event of a transaction. `None`: the bot can neither send nor redact in this room.
