@@ -277,14 +277,9 @@ impl RemoteControl {
         let Some(report) = happened.0 else {
             return self.on_time();
         };
-        let Report {
-            project,
-            session,
-            process,
-            event,
-        } = report;
-        if self.slot(&project).accepts(&session, process.as_ref()) {
-            self.apply(&project, event)
+        let slot = self.slot(&report.project);
+        if slot.accepts(&report.session, report.process.as_ref()) {
+            self.apply(&report.project, report.event)
         } else {
             Vec::new()
         }
