@@ -23,9 +23,12 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("http", ""),
     ("shell", ""),
     ("private_socket", "atomic_file"),
-    ("remote_control", "atomic_file link regular_file secret"),
+    (
+        "remote_control",
+        "atomic_file link regular_file secret shell",
+    ),
     ("remote_control::process", "regular_file"),
-    ("remote_control::claude", "link regular_file secret"),
+    ("remote_control::claude", "link regular_file secret shell"),
     ("config", "remote_control secret"),
     (
         "matrix",

@@ -529,7 +529,8 @@ mod tests {
         };
         for (directory, shown) in [
             ("/srv/my site", "Run `cd '/srv/my site' && claude` on"),
-            ("/srv/it's", "Run `claude` in the project's directory on"),
+            ("/srv/it's", r"Run `cd '/srv/it'\''s' && claude` on"),
+            ("/srv/`x`", "Run `claude` in the project's directory on"),
         ] {
             let said = about(&website, directory).not_started(&ending).plain;
             assert!(said.contains(shown), "{said}");

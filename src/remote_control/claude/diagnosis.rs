@@ -17,6 +17,7 @@ use super::{
         REMARKS, TRUST_QUESTION,
     },
 };
+use crate::shell;
 
 /// What looks like an error in a line that does not begin as the program's own do, in lower case.
 const LOOKS_LIKE_ERROR: [&str; 12] = [
@@ -102,16 +103,10 @@ pub(crate) struct Place {
     pub(crate) directory: Option<PathBuf>,
 }
 
-/// A path quoted for a shell. `None`: it cannot be shown as code.
-fn in_shell(path: &Path) -> Option<String> {
-    let path = path.to_str()?;
-    let is_plain = |sign: char| sign.is_alphanumeric() || "/._-+@".contains(sign);
-    let has_odd = |sign: char| sign.is_control() || "`'".contains(sign);
-    if path.chars().all(is_plain) {
-        Some(path.to_owned())
-    } else {
-        (!path.contains(has_odd)).then(|| format!("'{path}'"))
-    }
+/// Whether a path can be shown as code.
+fn is_code(path: &Path) -> bool {
+    let is_odd = |sign: char| sign.is_control() || sign == '`';
+    path.to_str().is_some_and(|path| !path.contains(is_odd))
 }
 
 /// The first line of a complaint of the program, short and without links. Secret: it may contain anything.
@@ -267,17 +262,13 @@ impl Cause {
 
     /// The one thing to do about it, as a part of a sentence.
     pub(crate) fn remedy(self, place: &Place) -> String {
-        let Place {
-            host,
-            user,
-            directory,
-        } = place;
-        let host = host.as_deref().unwrap_or("the host");
-        let user = user.as_deref().unwrap_or("the user that the bot runs as");
-        let directory = directory.as_deref().and_then(in_shell);
+        let host = place.host.as_deref().unwrap_or("the host");
+        let user = place.user.as_deref();
+        let user = user.unwrap_or("the user that the bot runs as");
+        let directory = place.directory.as_deref().filter(|path| is_code(path));
         let enter = directory.map_or_else(
             || "`claude` in the project's directory".to_owned(),
-            |directory| format!("`cd {directory} && claude`"),
+            |directory| format!("`cd {} && claude`", shell::word(directory)),
         );
         let (_, remedy, _) = self.facts();
         remedy
