@@ -108,7 +108,7 @@ async fn measure(counts: &[usize]) -> Result<()> {
 async fn start(bots: &mut Vec<Bot>, more: usize, alice: &Person) -> Result<()> {
     let mut starting = Vec::new();
     for number in bots.len()..bots.len() + more {
-        let builder = Bot::builder(homeserver())
+        let builder = BotBuilder::new(homeserver())
             .log_filter("warn,matrix_sdk=error,audit=info")
             .configure(|config| config["host"] = json!(format!("host{number:02}")));
         let builder: BotBuilder = match bots.first().or(starting.first()) {

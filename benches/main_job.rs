@@ -51,6 +51,7 @@ use tokio::time::{sleep, timeout};
 use bare_client::BareClient;
 use support::{
     bot::Bot,
+    bot_builder::BotBuilder,
     event::Event,
     eventually, homeserver,
     person::{Person, random_text},
@@ -188,7 +189,7 @@ impl Site {
             }
             None => None,
         };
-        let mut builder = Bot::builder(homeserver())
+        let mut builder = BotBuilder::new(homeserver())
             .log_filter("warn,rcbot=info,audit=info")
             .project("website", |project| project)
             .project("new", |project| project.standin("silent"))
@@ -301,7 +302,7 @@ impl Site {
     /// The first links of new users, who have no direct message yet.
     async fn measure_first_links(&mut self, alice: &Person) -> Result<()> {
         let (mut links, mut echoes) = (Samples::new(), Samples::new());
-        let bot = Bot::builder(homeserver())
+        let bot = BotBuilder::new(homeserver())
             .log_filter("warn,rcbot=info,audit=info")
             .start(alice)
             .await;

@@ -43,7 +43,7 @@ async fn from_the_first_start_to_the_session_after_the_stop() {
         panic!("one stand-in was started: {:?}", bot.standin_records());
     };
     assert_eq!(started.cwd, bot.project_directory("website"));
-    let id = started.session_id.as_deref().unwrap();
+    let id = &started.session_id;
     let name = started.argv.last().unwrap();
     name.begins("website@");
     name.ends(id);

@@ -81,7 +81,7 @@ async fn a_homeserver_may_start_and_stop_to_log_in_the_bot() {
         fs::write(&registration, text.replace(&from, &to)).unwrap();
     };
     let alice = Person::register(&homeserver, "alice").await.unwrap();
-    let mut bot = Bot::builder(&homeserver).start(&alice).await;
+    let mut bot = BotBuilder::new(&homeserver).start(&alice).await;
     assert_eq!(bot.stored_log_in()["authentication"], "access_token");
     bot.wait_until_connected(1).await;
 

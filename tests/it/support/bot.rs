@@ -18,25 +18,20 @@ use nix::{
     time::{ClockId, clock_gettime},
     unistd::Pid,
 };
-use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    bot_builder::BotBuilder,
     eventually,
-    homeserver::{Homeserver, RecordFile, tail},
+    homeserver::{RecordFile, tail},
     person::Person,
-    processes::Mark,
     program::isolate,
+    standin::{StandinRecord, standin_mark, standin_records},
     until,
 };
 
 /// How much of the bot's log a failed test shows.
 const LOG_TAIL_LINES: usize = 60;
-
-/// The variable that names the stand-in's log, and marks a bot's sessions.
-pub(super) const STANDIN_LOG: &str = "RCBOT_STANDIN_LOG";
 
 /// A bot on its own files. Dropping it kills it and every process of its sessions.
 #[derive(Debug)]
@@ -62,29 +57,7 @@ pub(crate) struct Memory {
     pub(crate) most: u64,
 }
 
-/// One line of the stand-in's log.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct StandinRecord {
-    /// `start`, or `relink` where a running one printed another link.
-    pub(crate) event: String,
-    pub(crate) pid: i32,
-    /// The value of `RCBOT_SESSION_ID`.
-    pub(crate) session_id: Option<String>,
-    pub(crate) link: String,
-    #[serde(default)]
-    pub(crate) argv: Vec<String>,
-    #[serde(default)]
-    pub(crate) cwd: PathBuf,
-    #[serde(default)]
-    pub(crate) environment: Vec<String>,
-}
-
 impl Bot {
-    /// A bot with its own user on this homeserver.
-    pub(crate) fn builder(homeserver: &Homeserver) -> BotBuilder {
-        BotBuilder::new(homeserver)
-    }
-
     pub(crate) fn user_id(&self) -> &UserId {
         &self.user
     }
@@ -151,11 +124,9 @@ impl Bot {
     pub(crate) fn run(&mut self) {
         assert!(self.process.is_none(), "the bot runs already");
         self.known_to.lock().unwrap().clear();
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .unwrap();
+        let mut options = File::options();
+        let log = options.create(true).append(true).open(self.log_path());
+        let log = log.unwrap();
         let process = self
             .command("run")
             .args(&self.arguments)
@@ -309,17 +280,13 @@ impl Bot {
 
     /// Every start of a stand-in and every further link, in order.
     pub(crate) fn standin_records(&self) -> Vec<StandinRecord> {
-        let text = fs::read_to_string(self.standin_log()).unwrap_or_default();
-        let records: Result<_, _> = text.lines().map(serde_json::from_str).collect();
-        records.unwrap()
+        standin_records(&self.standin_log())
     }
 
     /// How many stand-ins were started so far.
     pub(crate) fn standin_starts(&self) -> usize {
-        self.standin_records()
-            .iter()
-            .filter(|record| record.event == "start")
-            .count()
+        let records = self.standin_records().into_iter();
+        records.filter(|record| record.event == "start").count()
     }
 
     /// Lets the stand-ins print their `held` links.
@@ -334,11 +301,7 @@ impl Bot {
 
     /// The living processes of all its sessions, their children included.
     pub(crate) fn session_processes(&self) -> Vec<Pid> {
-        Mark {
-            name: STANDIN_LOG,
-            value: self.standin_log().as_ref(),
-        }
-        .processes()
+        standin_mark(&self.standin_log()).processes()
     }
 
     /// Kills one process of a session and waits until it is gone. Its parent may have changed.
@@ -385,11 +348,7 @@ pub(super) fn standin_log(folder: &Path) -> PathBuf {
 impl Drop for Bot {
     fn drop(&mut self) {
         self.kill_9();
-        Mark {
-            name: STANDIN_LOG,
-            value: self.standin_log().as_ref(),
-        }
-        .kill_all();
+        standin_mark(&self.standin_log()).kill_all();
         if thread::panicking() {
             let end = tail(&self.log(), LOG_TAIL_LINES);
             eprintln!("the end of the bot's log:\n{end}");

@@ -9,18 +9,18 @@ use tempfile::TempDir;
 
 use super::{
     LOCALPART_WITHOUT_LOG_IN,
-    bot::{Bot, STANDIN_LOG, standin_log},
+    bot::{Bot, standin_log},
     homeserver::{Homeserver, RecordFile, SERVER_NAME},
     person::{Person, random_text},
     proxy::Proxy,
     rooms::RoomOptions,
-    standin::standin_program,
+    standin::{STANDIN_LOG, standin_program},
 };
 
 /// The default of `RUST_LOG` in tests.
 const LOG_FILTER: &str = "warn,matrix_sdk::http_client=off,rcbot=trace,audit=info";
 
-/// Builds a bot: `Bot::builder(homeserver()).project("website", |project| project.standin("silent")).start(&admin)`.
+/// Builds a bot: `bot().project("website", |project| project.standin("silent")).start(&admin)`.
 #[derive(Debug)]
 pub(crate) struct BotBuilder {
     folder: TempDir,
@@ -37,7 +37,7 @@ pub(crate) struct ProjectBuilder(Value);
 
 impl BotBuilder {
     /// A bot with its own user on this homeserver.
-    pub(super) fn new(homeserver: &Homeserver) -> Self {
+    pub(crate) fn new(homeserver: &Homeserver) -> Self {
         let localpart = format!("rcbot-{}", random_text());
         let folder = TempDir::with_prefix("rcbot-test-").unwrap();
         let registration = homeserver.registrations().first().unwrap();

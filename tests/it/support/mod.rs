@@ -106,7 +106,7 @@ pub(crate) async fn person_without_identity(name: &str) -> Person {
 
 /// A bot to be, with its own user on the test's homeserver.
 pub(crate) fn bot() -> BotBuilder {
-    Bot::builder(homeserver())
+    BotBuilder::new(homeserver())
 }
 
 /// An administrator, and a bot that has nothing special.

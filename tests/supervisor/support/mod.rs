@@ -8,6 +8,7 @@ pub(crate) mod owner;
 #[path = "../../it/support/processes.rs"]
 pub(crate) mod processes;
 #[path = "../../it/support/standin.rs"]
+#[expect(dead_code, reason = "the other tests look at more of a record")]
 mod standin;
 
 use std::{
@@ -22,12 +23,11 @@ use nix::unistd::Pid;
 use rcbot::remote_control::{
     LinkPattern, Project, ProjectName, RECONNECT_LIMIT, Restart, SessionSettings, Settings,
 };
-use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use processes::Mark;
-use standin::standin_program;
+pub(crate) use standin::STANDIN_LOG;
+use standin::{StandinRecord, standin_mark, standin_program, standin_records};
 
 /// How long a condition may take to become true: a second or two, and much more on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
@@ -35,27 +35,11 @@ pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 /// How often a condition without an event is checked.
 const POLL: Duration = Duration::from_millis(5);
 
-/// The variable that the stand-in writes its log by, and that marks a sandbox's sessions.
-pub(crate) const STANDIN_LOG: &str = "RCBOT_STANDIN_LOG";
-
 /// A folder with all that sessions need. Dropping it kills every process of its sessions.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     folder: PathBuf,
     owned: Option<TempDir>,
-}
-
-/// One line of the stand-in's log.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct StandinRecord {
-    /// `start`, or `relink` where a running one printed another link.
-    pub(crate) event: String,
-    /// Its process.
-    pub(crate) pid: i32,
-    /// What it found in `RCBOT_SESSION_ID`.
-    pub(crate) session_id: String,
-    /// The link that it prints.
-    pub(crate) link: String,
 }
 
 impl Sandbox {
@@ -137,9 +121,7 @@ impl Sandbox {
 
     /// Every start of a stand-in and every further link, in order.
     pub(crate) fn standin_records(&self) -> Vec<StandinRecord> {
-        let text = fs::read_to_string(self.standin_log()).unwrap_or_default();
-        let records: Result<_, _> = text.lines().map(serde_json::from_str).collect();
-        records.unwrap()
+        standin_records(&self.standin_log())
     }
 
     /// What `held` and `relink` of a stand-in wait for.
@@ -149,7 +131,7 @@ impl Sandbox {
 
     /// The living processes of all sessions, their children included.
     pub(crate) fn processes(&self) -> Vec<Pid> {
-        mark(&self.standin_log()).processes()
+        standin_mark(&self.standin_log()).processes()
     }
 
     /// Changes the record of the session while no bot runs.
@@ -186,15 +168,8 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if self.owned.is_some() {
-            mark(&self.standin_log()).kill_all();
+            standin_mark(&self.standin_log()).kill_all();
         }
-    }
-}
-
-fn mark(log: &Path) -> Mark<'_> {
-    Mark {
-        name: STANDIN_LOG,
-        value: log.as_ref(),
     }
 }
 
