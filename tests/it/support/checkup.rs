@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{bot::Bot, program, run_to_end};
+use super::{bot::Bot, program, run_to_end, says::Says as _};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Checker {
@@ -51,12 +51,8 @@ impl Checker {
     pub(crate) fn run(&self) -> Checkup {
         let output = self.output(&["--json"]);
         let said = String::from_utf8_lossy(&output.stdout);
-        let report: Value = serde_json::from_str(&said).unwrap_or_else(|_| {
-            panic!(
-                "no report: {said}{}",
-                String::from_utf8_lossy(&output.stderr)
-            )
-        });
+        let report = serde_json::from_str(&said);
+        let report: Value = report.unwrap_or_else(|_| panic!("no report: {}", output.text()));
         Checkup {
             checks: report["checks"].as_array().unwrap().clone(),
             code: output.status.code(),
@@ -75,11 +71,7 @@ impl Checker {
     #[track_caller]
     pub(crate) fn shell(&self, command: &str, folder: &Path) {
         let output = self.run_in_shell(command, folder);
-        assert!(
-            output.status.success(),
-            "{command}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{command}: {}", output.text());
     }
 
     /// What such a command prints on standard error, even if it fails.
@@ -146,10 +138,8 @@ impl Checkup {
 
     /// The ids of the checks with this outcome, in order.
     pub(crate) fn all(&self, outcome: &str) -> Vec<&str> {
-        let all = self
-            .checks
-            .iter()
-            .filter(|check| check["outcome"] == outcome);
+        let all = self.checks.iter();
+        let all = all.filter(|check| check["outcome"] == outcome);
         all.map(|check| check["id"].as_str().unwrap()).collect()
     }
 

@@ -32,9 +32,7 @@ impl Bot {
         encryption.request_user_identity(user).await.unwrap();
         let devices = encryption.get_user_devices(user).await.unwrap();
         let devices = devices.devices();
-        devices
-            .map(|device| device.device_id().to_string())
-            .collect()
+        devices.map(|it| it.device_id().to_string()).collect()
     }
 
     /// The bot's identity, by its public key.
@@ -156,9 +154,8 @@ impl Bot {
         let device = log_in["device_id"].as_str().unwrap();
         let path = format!("devices/{device}?user_id={}", self.user_id());
         let token = Tokens::of(registration).appservice;
-        homeserver
-            .call(Method::DELETE, &path, &token, &json!({}))
-            .await;
+        let body = json!({});
+        homeserver.call(Method::DELETE, &path, &token, &body).await;
     }
 
     /// Logs out the device of the stored log-in, which deletes it.
@@ -169,9 +166,8 @@ impl Bot {
 }
 
 pub(crate) async fn log_out(homeserver: &Homeserver, token: &str) {
-    homeserver
-        .call(Method::POST, "logout", token, &json!({}))
-        .await;
+    let body = json!({});
+    homeserver.call(Method::POST, "logout", token, &body).await;
 }
 
 /// Registers an account for a bot. Returns its localpart and password.

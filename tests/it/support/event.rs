@@ -61,10 +61,8 @@ impl Event {
     }
 
     fn relates_by(&self, kind: &str) -> Option<&str> {
-        let relation = self.content("/m.relates_to/rel_type");
-        relation
-            .filter(|relation| *relation == kind)
-            .and_then(|_| self.content("/m.relates_to/event_id"))
+        let is_such = self.content("/m.relates_to/rel_type")? == kind;
+        self.content("/m.relates_to/event_id").filter(|_| is_such)
     }
 
     /// The event that this one is a reaction to.

@@ -150,10 +150,8 @@ impl Homeserver {
             auth: Some(uiaa::AuthData::Dummy(uiaa::Dummy::new())),
             inhibit_login: true,
         });
-        client
-            .send(request)
-            .await
-            .with_context(|| format!("cannot register {localpart}"))?;
+        let registered = client.send(request).await;
+        registered.with_context(|| format!("cannot register {localpart}"))?;
         Ok(())
     }
 
@@ -236,9 +234,8 @@ impl Homeserver {
     fn run(&mut self) -> Result<()> {
         let earlier = fs::read(self.log_path()).map_or(0, |log| log.len());
         let log = self.log_path();
-        let process = self
-            .process
-            .insert(Parent::fork(&self.python, &self.folder)?);
+        let process = Parent::fork(&self.python, &self.folder)?;
+        let process = self.process.insert(process);
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let ended = has_ended(process, Some(&Timespec::default()))?;

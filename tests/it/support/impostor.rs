@@ -95,10 +95,8 @@ impl Impostor {
                     return;
                 }
                 answer["device_keys"][user.as_str()][id.as_str()] = device.clone();
-                for (kind, key) in ["master_keys", "self_signing_keys"]
-                    .iter()
-                    .zip(identity.iter().flatten())
-                {
+                let kinds = ["master_keys", "self_signing_keys"].iter();
+                for (kind, key) in kinds.zip(identity.iter().flatten()) {
                     answer[kind][user.as_str()] = key.clone();
                 }
             });
@@ -146,14 +144,10 @@ impl Impostor {
             proxy.inject(json!({ "to_device": { "events": events } }));
         }
         let message = RoomMessageEventContent::text_plain(text);
-        let encrypted = self
-            .machine
-            .encrypt_room_event(room, message)
-            .await
-            .unwrap();
+        let encrypted = self.machine.encrypt_room_event(room, message).await;
         let mut event = forged_message(&self.user, "");
         event["type"] = json!("m.room.encrypted");
-        event["content"] = json!(encrypted.content);
+        event["content"] = json!(encrypted.unwrap().content);
         proxy.inject(in_timeline(room, std::slice::from_ref(&event)));
         event
     }

@@ -38,33 +38,18 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How often a join is tried: a server sometimes refuses the first, right after the invitation.
 const JOIN_ATTEMPTS: usize = 5;
 
-/// Collects all events of a user's rooms.
+/// Syncs a client and collects all events of its user's rooms.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    client: Client,
-    events: watch::Sender<Vec<Event>>,
-    mark: watch::Sender<String>,
-    joins_invitations: Arc<AtomicBool>,
-    undecrypted: Vec<(OwnedRoomId, Raw<AnySyncTimelineEvent>)>,
+    pub(super) client: Client,
+    pub(super) events: watch::Sender<Vec<Event>>,
+    /// The last mark that came with or before the events.
+    pub(super) mark: watch::Sender<String>,
+    pub(super) joins_invitations: Arc<AtomicBool>,
+    pub(super) undecrypted: Vec<(OwnedRoomId, Raw<AnySyncTimelineEvent>)>,
 }
 
 impl Listener {
-    /// Syncs this client, adds to `events`, and sets `mark` to the last mark that came with or before them.
-    pub(crate) fn new(
-        client: Client,
-        events: watch::Sender<Vec<Event>>,
-        mark: watch::Sender<String>,
-        joins_invitations: Arc<AtomicBool>,
-    ) -> Self {
-        Self {
-            client,
-            events,
-            mark,
-            joins_invitations,
-            undecrypted: Vec::new(),
-        }
-    }
-
     /// Syncs forever. The SDK's own loop would sleep a second whenever two answers come within one.
     pub(crate) async fn run(mut self) {
         loop {

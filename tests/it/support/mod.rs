@@ -172,9 +172,8 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<
 pub(crate) fn all_in(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
-    paths
-        .flat_map(|path| [all_in(&path), vec![path]].concat())
-        .collect()
+    let all = paths.flat_map(|path| [all_in(&path), vec![path]].concat());
+    all.collect()
 }
 
 /// The files among it.

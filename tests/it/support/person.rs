@@ -96,11 +96,8 @@ impl Person {
         cross_signing: CrossSigning,
     ) -> Result<Self> {
         let client = builder(url).build().await?;
-        client
-            .matrix_auth()
-            .login_username(localpart, password)
-            .send()
-            .await?;
+        let log_in = client.matrix_auth().login_username(localpart, password);
+        log_in.send().await?;
         Self::begin(client, password, cross_signing).await
     }
 
@@ -156,19 +153,18 @@ impl Person {
         if cross_signing == CrossSigning::SetUp {
             bootstrap_cross_signing(&client, &user, password).await?;
         }
-        client
-            .encryption()
-            .wait_for_e2ee_initialization_tasks()
-            .await;
-        let (sender, events) = watch::channel(Vec::new());
-        let (mark_sender, mark) = watch::channel(String::new());
-        let joins_invitations = Arc::new(AtomicBool::new(true));
-        let mut listener = Listener::new(
-            client.clone(),
-            sender,
-            mark_sender,
-            joins_invitations.clone(),
-        );
+        let encryption = client.encryption();
+        encryption.wait_for_e2ee_initialization_tasks().await;
+        let mut listener = Listener {
+            client: client.clone(),
+            events: watch::Sender::default(),
+            mark: watch::Sender::default(),
+            joins_invitations: Arc::new(AtomicBool::new(true)),
+            undecrypted: Vec::new(),
+        };
+        let events = listener.events.subscribe();
+        let mark = listener.mark.subscribe();
+        let joins_invitations = Arc::clone(&listener.joins_invitations);
         // The first sync publishes the device's keys: only then can others encrypt to it.
         listener.sync_once(Duration::ZERO).await?;
         let listening = tokio::spawn(listener.run());
@@ -239,16 +235,10 @@ impl Person {
             } else {
                 "the sync ended".to_owned()
             };
-            let seen: Vec<String> = self
-                .events()
-                .iter()
-                .map(|event| format!("\n  {event}"))
-                .collect();
-            anyhow!(
-                "{} did not see {what}: {why}. Seen were:{}",
-                self.user,
-                seen.concat()
-            )
+            let seen = self.events();
+            let seen = seen.iter().map(|event| format!("\n  {event}"));
+            let (user, seen) = (&self.user, seen.collect::<String>());
+            anyhow!("{user} did not see {what}: {why}. Seen were:{seen}")
         })
     }
 
@@ -357,15 +347,12 @@ async fn bootstrap_cross_signing(client: &Client, user: &UserId, password: &str)
     let Err(error) = client.encryption().bootstrap_cross_signing(None).await else {
         return Ok(());
     };
-    let session = error
-        .as_uiaa_response()
-        .context("cross-signing cannot be set up")?
-        .session
-        .clone();
+    let asked = error.as_uiaa_response();
+    let asked = asked.context("cross-signing cannot be set up")?;
     let identifier = UserIdentifier::Matrix(user.to_owned().into());
-    let password = assign!(Password::new(identifier, password.to_owned()), { session });
-    Ok(client
-        .encryption()
-        .bootstrap_cross_signing(Some(AuthData::Password(password)))
-        .await?)
+    let mut password = Password::new(identifier, password.to_owned());
+    password.session.clone_from(&asked.session);
+    let proof = AuthData::Password(password);
+    let encryption = client.encryption();
+    Ok(encryption.bootstrap_cross_signing(Some(proof)).await?)
 }

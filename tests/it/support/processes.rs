@@ -6,7 +6,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use procfs::process::all_processes;
+use procfs::process::{Process, all_processes};
 
 /// A variable of a process's environment.
 #[derive(Debug, Clone, Copy)]
@@ -18,17 +18,14 @@ pub(crate) struct Mark<'a> {
 impl Mark<'_> {
     /// The living processes that carry the mark. A zombie has no environment any more.
     pub(crate) fn processes(self) -> Vec<Pid> {
-        let carries = |process: &procfs::process::Process| {
+        let carries = |process: &Process| {
             let environment = process.environ().unwrap_or_default();
-            environment
-                .get(OsStr::new(self.name))
-                .is_some_and(|value| value == self.value)
+            let value = environment.get(OsStr::new(self.name));
+            value.is_some_and(|value| value == self.value)
         };
         let processes = all_processes().into_iter().flatten().flatten();
-        processes
-            .filter(carries)
-            .map(|process| Pid::from_raw(process.pid()))
-            .collect()
+        let processes = processes.filter(carries);
+        processes.map(|it| Pid::from_raw(it.pid())).collect()
     }
 
     /// Kills them all, those that they start meanwhile included, and returns how many there were.

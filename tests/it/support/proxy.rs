@@ -393,11 +393,8 @@ impl Shared {
         for (name, value) in &request.headers {
             asked = asked.header(name, value);
         }
-        let answered = asked
-            .body(request.body.clone())
-            .send()
-            .await
-            .map_err(io::Error::other)?;
+        let answered = asked.body(request.body.clone()).send().await;
+        let answered = answered.map_err(io::Error::other)?;
         let status = answered.status().as_u16();
         let body = answered.bytes().await.map_err(io::Error::other)?;
         Ok(Answer::new(status, "application/json", body))

@@ -54,12 +54,8 @@ impl Person {
             room_alias_name: options.alias,
             power_level_content_override: options.power_levels.map(|levels| Raw::new(&levels)).transpose()?.map(Raw::cast_unchecked),
         });
-        let room = self
-            .client()
-            .create_room(request)
-            .await?
-            .room_id()
-            .to_owned();
+        let room = self.client().create_room(request).await?;
+        let room = room.room_id().to_owned();
         self.wait_for("the new room in the sync", |event| event.room == room)
             .await?;
         Ok(room)
@@ -129,30 +125,22 @@ impl Person {
         event: &OwnedEventId,
     ) -> Result<Value> {
         let request = get_room_event::v3::Request::new(room.to_owned(), event.clone());
-        Ok(self
-            .client()
-            .send(request)
-            .await?
-            .event
-            .deserialize_as_unchecked()?)
+        let answer = self.client().send(request).await?;
+        Ok(answer.event.deserialize_as_unchecked()?)
     }
 
     /// Each user of the room with its membership (`join`, `invite`, ..), as the homeserver has them now.
     pub(crate) async fn members(&self, room: &RoomId) -> Result<BTreeMap<String, String>> {
-        let response = self
-            .client()
-            .send(get_member_events::v3::Request::new(room.to_owned()))
-            .await?;
+        let request = get_member_events::v3::Request::new(room.to_owned());
+        let response = self.client().send(request).await?;
         let member = |event: Value| {
             Some((
                 event.get("state_key")?.as_str()?.to_owned(),
                 event.pointer("/content/membership")?.as_str()?.to_owned(),
             ))
         };
-        let events = response
-            .chunk
-            .iter()
-            .filter_map(|event| event.deserialize_as_unchecked::<Value>().ok());
+        let events = response.chunk.iter();
+        let events = events.filter_map(|event| event.deserialize_as_unchecked().ok());
         Ok(events.filter_map(member).collect())
     }
 

@@ -13,39 +13,27 @@ pub(crate) trait Says {
     /// Asserts that the text contains `part`.
     #[track_caller]
     fn says(&self, part: &str) {
-        assert!(
-            self.text().contains(part),
-            "{part:?} is not in: {}",
-            self.text()
-        );
+        let text = self.text();
+        assert!(text.contains(part), "{part:?} is not in: {text}");
     }
 
     /// Asserts that the text does not contain `part`.
     #[track_caller]
     fn lacks(&self, part: &str) {
-        assert!(
-            !self.text().contains(part),
-            "{part:?} is in: {}",
-            self.text()
-        );
+        let text = self.text();
+        assert!(!text.contains(part), "{part:?} is in: {text}");
     }
 
     #[track_caller]
     fn begins(&self, part: &str) {
-        assert!(
-            self.text().starts_with(part),
-            "{part:?} does not begin: {}",
-            self.text()
-        );
+        let text = self.text();
+        assert!(text.starts_with(part), "{part:?} does not begin: {text}");
     }
 
     #[track_caller]
     fn ends(&self, part: &str) {
-        assert!(
-            self.text().ends_with(part),
-            "{part:?} does not end: {}",
-            self.text()
-        );
+        let text = self.text();
+        assert!(text.ends_with(part), "{part:?} does not end: {text}");
     }
 
     /// Asserts that the text is exactly this.

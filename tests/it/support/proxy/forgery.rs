@@ -60,11 +60,6 @@ fn now() -> u64 {
 
 /// An id of the form that rooms have had since version 4.
 fn forged_event_id() -> OwnedEventId {
-    let id = format!(
-        "${}{}{}forged0",
-        random_text(),
-        random_text(),
-        random_text()
-    );
-    id.try_into().unwrap()
+    let [one, two, three] = [(); 3].map(|()| random_text());
+    format!("${one}{two}{three}forged0").try_into().unwrap()
 }

@@ -30,17 +30,13 @@ impl Request {
     pub(super) async fn read(incoming: hyper::Request<Incoming>) -> io::Result<Self> {
         let (head, body) = incoming.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        let path = percent_decode_str(head.uri.path()).decode_utf8_lossy();
+        // With HTTP/2, the URI includes the host.
+        let target = head.uri.path_and_query().map(ToString::to_string);
         Ok(Self {
-            path: percent_decode_str(head.uri.path())
-                .decode_utf8_lossy()
-                .into_owned(),
+            path: path.into_owned(),
             json: serde_json::from_slice(&body).unwrap_or_default(),
-            // With HTTP/2, the URI includes the host.
-            target: head
-                .uri
-                .path_and_query()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            target: target.unwrap_or_default(),
             method: head.method,
             headers: for_homeserver(&head.headers),
             body,
@@ -54,10 +50,8 @@ impl Request {
     }
 
     pub(crate) fn bears(&self, token: &str) -> bool {
-        let bearer = format!("Bearer {token}");
-        self.headers
-            .get(AUTHORIZATION)
-            .is_some_and(|value| value.as_bytes() == bearer.as_bytes())
+        let authorization = self.headers.get(AUTHORIZATION);
+        authorization.is_some_and(|value| *value == format!("Bearer {token}"))
     }
 
     pub(crate) fn is_in(&self, room: &RoomId) -> bool {
@@ -101,8 +95,7 @@ impl Request {
 
 /// The others are between the bot and the proxy.
 fn for_homeserver(headers: &HeaderMap) -> HeaderMap {
-    [AUTHORIZATION, CONTENT_TYPE]
-        .into_iter()
-        .filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)))
-        .collect()
+    let needed = [AUTHORIZATION, CONTENT_TYPE].into_iter();
+    let needed = needed.filter_map(|name| Some((name.clone(), headers.get(name)?.clone())));
+    needed.collect()
 }
