@@ -71,8 +71,7 @@ pub enum StopError {
 /// leader's, and those in the cgroup that was created for it. A process found once is remembered: it is ended even if it leaves
 /// the group and clears its environment. No process is ever signalled by its pid.
 ///
-/// Processes that keep forking are first all stopped (SIGSTOP), then killed. A handle is open for one process at a time, and
-/// for those that are waited for, a few hundred at most.
+/// Processes that keep forking are first all stopped (SIGSTOP), then killed.
 ///
 /// Nothing is reaped here: children of ours remain as zombies, which count as ended, until [`exited`](super::exited) reaps
 /// them.
@@ -175,11 +174,8 @@ impl ProcessTree {
         self.handles.clear();
         let alive = self.members()?;
         self.alive = alive.len();
-        let known = self.found.len();
-        for identity in &alive {
-            self.found.entry(identity.clone()).or_default();
-        }
-        let found_new = self.found.len() > known;
+        let is_new = |identity| !self.found.contains_key(identity);
+        let found_new = alive.iter().any(is_new);
         let leader = self.leader.as_ref().filter(|leader| alive.contains(leader));
         let only_asked = leader.filter(|_| means == Means::AskLeader).cloned();
         let asks = matches!(means, Means::AskLeader | Means::Ask);
@@ -188,9 +184,7 @@ impl ProcessTree {
             self.cgroups.iter().for_each(Cgroup::kill);
         }
         for identity in &alive {
-            let Some(member) = self.found.get_mut(identity) else {
-                continue;
-            };
+            let member = self.found.entry(identity.clone()).or_default();
             let is_others_turn = only_asked.as_ref().is_some_and(|leader| leader != identity);
             let is_one_too_many = member.was_asked && self.handles.len() >= MOST_HANDLES;
             if is_others_turn || asks && is_one_too_many {
