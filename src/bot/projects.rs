@@ -22,7 +22,9 @@ use crate::{
         patience::{self, LIMIT},
     },
     matrix::ReplyTo,
-    remote_control::{FolderFacts, FolderReader, Phase, Project, ProjectName, last_used},
+    remote_control::{
+        FolderFacts, Phase, Project, ProjectName, claude::prerequisites::TrustReader, last_used,
+    },
 };
 
 /// How often the roots are read to announce what is below them to other hosts: a look is over when the next one begins.
@@ -231,13 +233,13 @@ impl Projects {
 
     /// Of each of these projects. Reads files, so it may block.
     fn facts(&self, listed: &[Listed]) -> Vec<FolderFacts> {
-        let mut reader = FolderReader::default();
+        let mut trust = TrustReader::default();
         let facts = listed.iter().map(|Listed { name, .. }| {
             // If the folder of a session is gone, its earlier state counts.
             let project = self.config.project(name);
             let project = project.or_else(|| self.get(name).cloned());
             project
-                .map(|it| reader.look(&it.project))
+                .map(|it| FolderFacts::look(&it.project, &mut trust))
                 .unwrap_or_default()
         });
         facts.collect()

@@ -24,12 +24,6 @@ const LONGEST_BRANCH: usize = 40;
 /// How much is read of a file in `.git`, in bytes.
 const LONGEST_FILE: u64 = 4 * 1024;
 
-/// Reads [`FolderFacts`]; use one for many projects, as `claude` has one large file for all of them.
-#[derive(Debug, Default)]
-pub(crate) struct FolderReader {
-    trust: TrustReader,
-}
-
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FolderFacts {
     /// Whether `claude` trusts it. `None`: unknown, or the project runs another program.
@@ -38,12 +32,12 @@ pub(crate) struct FolderFacts {
     pub(crate) branch: Option<String>,
 }
 
-impl FolderReader {
-    /// Reads files, so it may block.
-    pub(crate) fn look(&mut self, project: &Project) -> FolderFacts {
+impl FolderFacts {
+    /// Use one `trust` for many projects, as `claude` has one large file for all of them. Reads files, so it may block.
+    pub(crate) fn look(project: &Project, trust: &mut TrustReader) -> Self {
         let files = files_of_server(&project.settings, &project.directory);
-        FolderFacts {
-            is_trusted: files.and_then(|files| self.trust.trusts(&files)),
+        Self {
+            is_trusted: files.and_then(|files| trust.trusts(&files)),
             branch: branch(&project.directory),
         }
     }
@@ -92,13 +86,11 @@ pub(crate) fn last_used(sessions: &Path) -> BTreeMap<ProjectName, SystemTime> {
 /// The branch or commit of HEAD. In a linked worktree or a submodule, `.git` is a file that names the real folder.
 fn branch(directory: &Path) -> Option<String> {
     let git = directory.join(".git");
-    let head = match beginning_of(&git) {
-        Some(text) => directory
-            .join(text.strip_prefix("gitdir:")?.trim())
-            .join("HEAD"),
-        None => git.join("HEAD"),
+    let git = match beginning_of(&git) {
+        Some(text) => directory.join(text.strip_prefix("gitdir:")?.trim()),
+        None => git,
     };
-    let text = beginning_of(&head)?;
+    let text = beginning_of(&git.join("HEAD"))?;
     let text = text.trim();
     let is_plain = |sign: char| sign.is_ascii_alphanumeric() || "-_./+#".contains(sign);
     if let Some(branch) = text.strip_prefix("ref: refs/heads/") {

@@ -48,7 +48,7 @@ use tracing::info;
 pub(crate) use claude::Place;
 pub use claude::{Cause, Connection, LinkPattern, PatternError, Quote, SESSION_ID_VARIABLE};
 pub(crate) use clock::{now, uptime_reached};
-pub(crate) use folder::{FolderFacts, FolderReader, account, last_used, login_ends_in};
+pub(crate) use folder::{FolderFacts, account, last_used, login_ends_in};
 pub use logs::{LogReader, Output, OutputError};
 pub use notice::{DeliveryId, Notice, Notices, Outcome, Phase, SessionStatus, Status};
 pub use process::{Exit, NotSpawned, ProcessIdentity, StopReport, Usage};
