@@ -33,7 +33,7 @@ use matrix_sdk::{
         serde::Raw,
     },
 };
-use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
@@ -155,23 +155,20 @@ impl Inbox {
 
     /// Whether an event was sent too long ago to be a command that still counts.
     pub(super) fn is_past(&self, event: &TimelineEvent) -> bool {
-        let sent = event.raw().get_field("origin_server_ts").ok().flatten();
-        let sent = sent.and_then(|sent: MilliSecondsSinceUnixEpoch| sent.to_system_time());
+        let sent = sent_at(event);
         let age = sent.and_then(|sent| SystemTime::now().duration_since(sent).ok());
         age.is_some_and(|age| age > self.config.max_command_age)
     }
 
     /// Logs a warning if the clocks of this host and of the homeserver differ, by an event that an answer has just brought.
     pub(super) fn compare_clocks(&self, event: &TimelineEvent) {
-        let Ok(stamps) = event.raw().deserialize_as_unchecked::<Stamps>() else {
-            return;
-        };
         // Other homeservers have other clocks.
-        if stamps.sender.server_name() != self.config.server_name {
+        let of_ours = |sender: OwnedUserId| sender.server_name() == self.config.server_name;
+        if !event.sender().is_some_and(of_ours) {
             return;
         }
         let own = SystemTime::now();
-        let skew = homeserver_time(&stamps)
+        let skew = homeserver_time(event)
             .and_then(|time| clock_skew(own, time, self.config.max_command_age));
         if let Some(skew) = skew.filter(|_| self.clock_report.is_due(Instant::now())) {
             warn!(
@@ -456,17 +453,10 @@ pub(crate) fn clock_skew(
     counts.then(|| format!("{whole} {direction} the homeserver's"))
 }
 
-/// The fields of an event that show the clock of its homeserver.
-#[derive(Deserialize)]
-struct Stamps {
-    sender: OwnedUserId,
-    origin_server_ts: MilliSecondsSinceUnixEpoch,
-    unsigned: Age,
-}
-
-#[derive(Deserialize)]
-struct Age {
-    age: i64,
+/// When an event was sent, by the sender's clock.
+fn sent_at(event: &TimelineEvent) -> Option<SystemTime> {
+    let sent: MilliSecondsSinceUnixEpoch = event.raw().get_field("origin_server_ts").ok()??;
+    sent.to_system_time()
 }
 
 /// Something that happens once an hour at most, since when.
@@ -485,9 +475,10 @@ impl Hourly {
 }
 
 /// The homeserver's time when it gave the event.
-fn homeserver_time(stamps: &Stamps) -> Option<SystemTime> {
-    let sent = stamps.origin_server_ts.to_system_time()?;
-    sent.checked_add(Duration::from_millis(stamps.unsigned.age.try_into().ok()?))
+fn homeserver_time(event: &TimelineEvent) -> Option<SystemTime> {
+    let unsigned: Value = event.raw().get_field("unsigned").ok()??;
+    let age = Duration::from_millis(unsigned.get("age")?.as_u64()?);
+    sent_at(event)?.checked_add(age)
 }
 
 #[cfg(test)]
@@ -495,7 +486,7 @@ mod tests {
     use std::path::Path;
 
     use matrix_sdk::ruma::{owned_user_id, room_id, user_id};
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tokio::time::timeout;
 
     use super::*;
@@ -697,12 +688,10 @@ mod tests {
 
     #[test]
     fn the_age_of_an_event_shows_the_time_of_the_homeserver() {
-        let stamps = json!({
-            "sender": "@alice:x.y", "origin_server_ts": 1_000_000, "unsigned": { "age": 5_000 },
-        });
-        let stamps: Stamps = serde_json::from_value(stamps).unwrap();
+        let event = json!({ "origin_server_ts": 1_000_000, "unsigned": { "age": 5_000 } });
+        let event = TimelineEvent::from_plaintext(Raw::new(&event).unwrap().cast_unchecked());
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_005);
-        assert_eq!(homeserver_time(&stamps), Some(time));
+        assert_eq!(homeserver_time(&event), Some(time));
     }
 
     #[test]
