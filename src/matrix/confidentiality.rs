@@ -53,8 +53,7 @@ impl<F: Into<Fault>> From<F> for NotSent {
     }
 }
 
-/// Whether a room is encrypted, exactly the bot and the recipient are in it or invited, and nobody else ever was. The
-/// homeserver's current state and the SDK's store must both say so: the store decides who gets the key.
+/// Whether a room is encrypted, exactly the bot and the recipient are in it or invited, and nobody else ever was.
 pub(super) async fn is_confidential(room: &Room, recipient: &UserId) -> Result<bool, Fault> {
     let state = CurrentState::of(&room.client(), room.room_id()).await?;
     let two = two(room, recipient);

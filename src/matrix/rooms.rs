@@ -35,7 +35,6 @@ struct Current {
     /// Earlier messages are ignored. A user who joins a room again gets its latest events again, also those that counted in an
     /// earlier run.
     listening_since: SystemTime,
-    /// Whether it was ever seen encrypted, or the room that it replaces was.
     was_encrypted: bool,
     /// How the bot came there, until that is reported.
     arrival: Option<Arrival>,
@@ -87,12 +86,10 @@ impl AdminRoom {
         self.id().or(configured.map(RoomId::to_owned))
     }
 
-    /// Messages in the room count from this time on.
     pub(super) fn listening_since(&self) -> SystemTime {
         self.current().listening_since
     }
 
-    /// When the bot logged in, by its own clock, if that was for the first time with this store.
     pub(super) fn logged_in(&self) -> Option<SystemTime> {
         self.current().logged_in
     }
@@ -124,7 +121,6 @@ impl AdminRoom {
         self.current().was_encrypted
     }
 
-    /// Records that the room was seen encrypted.
     pub(super) fn note_encrypted(&self) -> Result<(), Fault> {
         // Locked while it is written: the room must not change in between.
         let mut current = self.current();

@@ -1,6 +1,4 @@
 //! One process: what identifies it, what `/proc` shows of it, and a handle that signals, waits for and reaps it and no other.
-//!
-//! A pid is reused; a pid with its start time and its boot is not.
 
 use std::{
     fmt, io,
