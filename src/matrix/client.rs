@@ -80,10 +80,8 @@ impl Matrix {
     }
 
     pub(super) fn joined_admin_room(&self) -> Result<Room, Fault> {
-        let room = self
-            .admin_room
-            .id()
-            .and_then(|id| self.client.get_room(&id));
+        let id = self.admin_room.id();
+        let room = id.and_then(|id| self.client.get_room(&id));
         let room = room.filter(|room| room.state() == RoomState::Joined);
         room.ok_or(Fault::NotInAdminRoom)
     }

@@ -94,11 +94,8 @@ impl TryFrom<StateEvent> for HostEvent {
             return Err("its sender speaks for another user");
         }
         let unnamed = event.content.unnamed.as_ref();
-        let counts = [
-            event.content.more_sessions,
-            unnamed.map_or(0, |it| it.count),
-        ];
-        if counts.iter().any(|count| *count > MOST_COUNTED) {
+        let unnamed = unnamed.map_or(0, |it| it.count);
+        if event.content.more_sessions.max(unnamed) > MOST_COUNTED {
             return Err("it counts more projects than a host can have");
         }
         Ok(Self {
@@ -126,10 +123,8 @@ impl Matrix {
     pub(crate) async fn announcements(&self) -> Result<Vec<(OwnedUserId, Announcement)>, Fault> {
         let room = self.joined_admin_room()?;
         let mut announcements = Vec::new();
-        for event in room
-            .get_state_events(StateEventType::from(HOST_EVENT))
-            .await?
-        {
+        let events = room.get_state_events(HOST_EVENT.into()).await?;
+        for event in events {
             let RawAnySyncOrStrippedState::Sync(event) = event else {
                 continue;
             };

@@ -95,13 +95,11 @@ impl Matrix {
         link: &LinkReceipt,
         transaction: &OwnedTransactionId,
     ) -> Result<(), Fault> {
-        match self.client.get_room(&link.room) {
-            Some(room) => {
-                self.annotate(&room, &link.event, PICTURE_OFFER, transaction)
-                    .await
-            }
-            None => Ok(()),
-        }
+        let Some(room) = self.client.get_room(&link.room) else {
+            return Ok(());
+        };
+        self.annotate(&room, &link.event, PICTURE_OFFER, transaction)
+            .await
     }
 }
 

@@ -68,11 +68,8 @@ impl Login {
         let Self::Password(password) = self else {
             return Err(password_wanted());
         };
-        if !asked
-            .flows
-            .iter()
-            .any(|flow| flow.stages == [AuthType::Password])
-        {
+        let mut flows = asked.flows.iter();
+        if !flows.any(|flow| flow.stages == [AuthType::Password]) {
             return Err(identity_refused());
         }
         let user = UserIdentifier::Matrix(user.to_owned().into());
@@ -128,9 +125,8 @@ impl LoggedIn {
         };
         // Read again, as the device may be another one now.
         let stored = folder.session()?;
-        let known = stored
-            .as_ref()
-            .and_then(|session| session.authentication.clone());
+        let known = stored.as_ref();
+        let known = known.and_then(|session| session.authentication.clone());
         let (authentication, credential) = authenticate(config, login, &device_id, known).await?;
         let session = match stored {
             Some(session) if session.authentication == authentication => session,

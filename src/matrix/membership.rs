@@ -286,10 +286,8 @@ impl Upgrades {
     ) -> Option<OwnedRoomId> {
         let is_synced = |room: &RoomId| rooms.joined.contains_key(room);
         if let Some(arrival) = matrix.admin_room.take_arrival(is_synced) {
-            matrix
-                .inbox
-                .hand_over(IncomingEvent::InAdminRoom(arrival))
-                .await;
+            let arrived = IncomingEvent::InAdminRoom(arrival);
+            matrix.inbox.hand_over(arrived).await;
         }
         let room = matrix.joined_admin_room().ok()?;
         let successor = room.successor_room().map(|successor| successor.room_id);

@@ -280,14 +280,13 @@ impl OwnIdentity<'_> {
         let devices = vec![self.device.to_owned()];
         request.device_keys.insert(self.user.to_owned(), devices);
         let answer = self.client.send(request).await?;
-        let master_key = answer.master_keys.get(self.user).map(Raw::deserialize);
+        let master_key = answer.master_keys.get(self.user);
+        let master_key = master_key.map(Raw::deserialize).transpose()?;
         let devices = answer.device_keys.get(self.user);
         let device = devices.and_then(|devices| devices.get(self.device));
         let device = device.map(Raw::deserialize).transpose()?;
         Ok(PublishedKeys {
-            master_key: master_key
-                .transpose()?
-                .and_then(|key| key.keys.into_values().next()),
+            master_key: master_key.and_then(|key| key.keys.into_values().next()),
             device: device.map(|device| device.keys.into_values().collect()),
         })
     }
@@ -317,11 +316,8 @@ impl OwnIdentity<'_> {
 
     /// The public key of the identity, as the store knows it.
     async fn master_key(&self) -> Result<Option<String>, Fault> {
-        let identity = self
-            .client
-            .encryption()
-            .get_user_identity(self.user)
-            .await?;
+        let encryption = self.client.encryption();
+        let identity = encryption.get_user_identity(self.user).await?;
         let key = identity.and_then(|identity| identity.master_key().get_first_key());
         Ok(key.map(|key| key.to_base64()))
     }

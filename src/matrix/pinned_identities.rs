@@ -112,9 +112,8 @@ impl Matrix {
                     // If the other one is shown again, it is reported again.
                     reported.remove(&user);
                 } else if reported.insert(user.clone(), key) != Some(key) {
-                    self.inbox
-                        .hand_over(IncomingEvent::IdentityChanged { user })
-                        .await;
+                    let changed = IncomingEvent::IdentityChanged { user };
+                    self.inbox.hand_over(changed).await;
                 }
             }
         }
@@ -236,11 +235,8 @@ impl Matrix {
             Devices::CrossSigned => devices.any(|device| device.is_cross_signed_by_owner()),
         };
         if readable {
-            Ok(of_recipient
-                .devices()
-                .chain(own.devices())
-                .map(|device| reader(&device))
-                .collect())
+            let all = of_recipient.devices().chain(own.devices());
+            Ok(all.map(|device| reader(&device)).collect())
         } else {
             Err(NotSent::Refused(NotConfidential::NoReadableDevice))
         }

@@ -69,9 +69,8 @@ impl Registration {
         let mut registration = Self::parse(path, &text, bot_user)?;
         if is_open {
             let message = "every user of this host can read the tokens in it; chmod o-rwx it";
-            registration
-                .warnings
-                .push(Problem::new(path, None, "", message));
+            let problem = Problem::new(path, None, "", message);
+            registration.warnings.push(problem);
         }
         Ok(registration)
     }
@@ -172,10 +171,8 @@ impl Kind for FilledIn {
     type Value = Token;
 
     fn read(value: &Value) -> Result<Token, String> {
-        if value
-            .as_str()
-            .is_some_and(|text| text.contains(PLACEHOLDER))
-        {
+        let text = value.as_str();
+        if text.is_some_and(|text| text.contains(PLACEHOLDER)) {
             return Err(format!(
                 "still holds the template's placeholder {PLACEHOLDER}; remove the file and write one with fresh tokens: \
                  `rcbot registration --config` and the path of your config.yaml"

@@ -136,13 +136,10 @@ impl Counted {
     }
 
     fn to_lines(&self) -> String {
+        let places = self.places.iter().map(Place::to_line);
         let events = self.events.iter();
         let events = events.map(|(event, time)| event_line(event, *time));
-        self.places
-            .iter()
-            .map(Place::to_line)
-            .chain(events)
-            .collect()
+        places.chain(events).collect()
     }
 }
 
@@ -158,9 +155,8 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
         .mode(0o600)
         .open(path)?;
     let before = file.metadata()?.len();
-    let written = file
-        .write_all(line.as_bytes())
-        .and_then(|()| file.sync_data());
+    let written = file.write_all(line.as_bytes());
+    let written = written.and_then(|()| file.sync_data());
     if written.is_err() {
         // Half a line in the middle of the file would make it unreadable.
         file.set_len(before)?;

@@ -171,7 +171,6 @@ impl Turn {
         &self.room
     }
 
-    /// Sends a message. The same `transaction` in the same room is the same event for the homeserver, however often it is sent.
     async fn send(
         &self,
         content: RoomMessageEventContent,
@@ -191,10 +190,8 @@ impl Turn {
         let sent = self.send(content, transaction).await;
         // Whatever the homeserver answers, the members at that time have the key.
         let was_between_two = was_between_two(&self.room, recipient).await;
-        let event = sent
-            .as_ref()
-            .ok()
-            .map(|sent| sent.response.event_id.clone());
+        let accepted = sent.as_ref().ok();
+        let event = accepted.map(|sent| sent.response.event_id.clone());
         let is_confidential = match sent {
             Err(fault) if was_between_two => Err(fault),
             Ok(sent) if was_between_two && sent.encryption_info.is_some() => {
@@ -243,7 +240,6 @@ pub(super) fn editing(
     edit
 }
 
-/// The same, with a mention of this user.
 pub(super) fn mentioning(
     content: RoomMessageEventContent,
     user: &UserId,

@@ -250,9 +250,8 @@ impl Matrix {
     async fn receive_signal(&self, signal: HostSignal) {
         match self.is_host(&signal.bot).await {
             Ok(true) => {
-                self.inbox
-                    .hand_over(IncomingEvent::HostSignal(signal))
-                    .await;
+                let signal = IncomingEvent::HostSignal(signal);
+                self.inbox.hand_over(signal).await;
             }
             Ok(false) => {
                 debug!(sender = %signal.bot, "signal of a user who is no announced host's bot dropped");
@@ -366,10 +365,9 @@ impl Matrix {
             let authorization = &self.config.authorization;
             let members = room.members_no_sync(RoomMemberships::JOIN).await?;
             let members = members.iter().map(|member| member.user_id().to_owned());
-            let powerful: Vec<OwnedUserId> = members
-                .filter(|user| authorization.lets(user) && levels.for_user(user) >= needs)
-                .collect();
-            filter.senders = Some(powerful);
+            let has_power =
+                |user: &OwnedUserId| authorization.lets(user) && levels.for_user(user) >= needs;
+            filter.senders = Some(members.filter(has_power).collect());
         }
         Ok(filter)
     }

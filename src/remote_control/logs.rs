@@ -76,16 +76,13 @@ fn end_of(path: &Path) -> Result<Option<Vec<u8>>, OutputError> {
 /// The lines that a person would see: a program that repaints its screen begins each time with ESC [ J.
 fn screen(bytes: &[u8]) -> Vec<String> {
     let repaint = b"\x1b[J";
-    let last = bytes
-        .windows(repaint.len())
-        .rposition(|window| window == repaint);
+    let mut windows = bytes.windows(repaint.len());
+    let last = windows.rposition(|window| window == repaint);
     let shown = bytes.get(last.unwrap_or(0)..).unwrap_or_default();
     let text = visible_text(shown);
     let lines = text.lines().map(str::trim_end);
-    lines
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect()
+    let lines = lines.filter(|line| !line.is_empty());
+    lines.map(str::to_owned).collect()
 }
 
 #[cfg(test)]

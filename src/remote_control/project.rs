@@ -54,10 +54,7 @@ impl TryFrom<String> for ProjectName {
 
     fn try_from(name: String) -> Result<Self, Self::Error> {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        let starts_well = name
-            .bytes()
-            .next()
-            .is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let starts_well = name.starts_with(|first: char| first.is_ascii_alphanumeric());
         (starts_well && name.len() <= LONGEST_NAME && name.bytes().all(known))
             .then_some(Self(name))
             .ok_or(InvalidProjectName)

@@ -203,10 +203,8 @@ impl Store {
         Unreadable(reason): &Unreadable,
     ) -> Result<(), StoreError> {
         let path = self.record_path(project);
-        let aside = path.with_file_name(format!(
-            "{RECORD}.unreadable-{:016x}",
-            rand::random::<u64>()
-        ));
+        let number = rand::random::<u64>();
+        let aside = path.with_file_name(format!("{RECORD}.unreadable-{number:016x}"));
         fs::rename(&path, &aside)
             .and_then(|()| fs::set_permissions(&aside, Permissions::from_mode(0o600)))
             .map_err(|source| StoreError::Read {
@@ -248,11 +246,10 @@ fn parse(text: &[u8]) -> Result<Record, Unreadable> {
             "it is invalid from line {line}, column {column} on"
         ))
     })?;
-    if record.version != VERSION {
-        return Err(Unreadable(format!(
-            "it is of version {}, wanted {VERSION}",
-            record.version
-        )));
+    let version = record.version;
+    if version != VERSION {
+        let reason = format!("it is of version {version}, wanted {VERSION}");
+        return Err(Unreadable(reason));
     }
     Ok(record)
 }

@@ -143,9 +143,8 @@ impl Task {
         })?;
         let file = settings.settings.as_deref();
         let digest = file.map(|path| digest_of(path, |user| user == geteuid().as_raw()));
-        let digest = digest
-            .transpose()
-            .map_err(|error| other(&in_full(&error)))?;
+        let digest = digest.transpose();
+        let digest = digest.map_err(|error| other(&in_full(&error)))?;
         let id = self.session.id().as_str();
         let file = file.map(|path| path.to_string_lossy().into_owned());
         let mut values = vec![

@@ -140,9 +140,8 @@ pub(super) async fn watch(task: Task) {
             waits_for_link = false;
             let cause = cause(&search, &stdout, &stderr);
             task.report(Event::NoLink(cause)).await;
-            search
-                .quote_last(&task, cause, &visible_text(stderr.tail()))
-                .await;
+            let last = visible_text(stderr.tail());
+            search.quote_last(&task, cause, &last).await;
         }
         if let Some(link) = search.take_news() {
             waits_for_link = false;
@@ -299,11 +298,8 @@ impl Search {
 
     /// Treats the unfinished last line as complete, if it was unchanged for long enough.
     fn settle(&mut self) {
-        if self
-            .quiet
-            .take_if(|quiet| *quiet <= Instant::now())
-            .is_some()
-        {
+        let is_quiet = self.quiet.take_if(|quiet| *quiet <= Instant::now());
+        if is_quiet.is_some() {
             self.note_unfinished();
         }
     }
@@ -394,11 +390,8 @@ impl Search {
             *is_reported = true;
             task.report(Event::Complained(*cause, quote.clone())).await;
         }
-        if self
-            .complaints
-            .due()
-            .is_some_and(|due| due <= Instant::now())
-        {
+        let due = self.complaints.due();
+        if due.is_some_and(|due| due <= Instant::now()) {
             let has_link = self.reported.is_some();
             let quote = self.complaints.look(&visible_text(stderr.tail()), has_link);
             if let Some(quote) = quote {

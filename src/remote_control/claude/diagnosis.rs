@@ -448,12 +448,8 @@ impl Cause {
 
 /// Whether a text holds these parts, one after the other.
 fn holds(text: &str, parts: &str) -> bool {
-    let mut rest = Some(text);
-    for part in parts.split(" * ") {
-        rest = rest
-            .and_then(|rest| rest.split_once(part))
-            .map(|(_, rest)| rest);
-    }
+    let mut parts = parts.split(" * ");
+    let rest = parts.try_fold(text, |rest, part| Some(rest.split_once(part)?.1));
     rest.is_some()
 }
 

@@ -98,18 +98,14 @@ pub(crate) fn environment(
     session_id: &str,
 ) -> BTreeMap<OsString, OsString> {
     let is_inherited = |name: &str| {
-        INHERITED.contains(&name)
-            || INHERITED_PREFIXES
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
+        let mut prefixes = INHERITED_PREFIXES.iter();
+        INHERITED.contains(&name) || prefixes.any(|prefix| name.starts_with(prefix))
     };
-    let mut environment: BTreeMap<OsString, OsString> = ours
-        .into_iter()
-        .filter(|(name, _)| name.to_str().is_some_and(is_inherited))
-        .collect();
-    let extra = extra
-        .iter()
-        .filter(|(name, _)| !name.is_empty() && !name.contains('='));
+    let ours = ours.into_iter();
+    let inherited = ours.filter(|(name, _)| name.to_str().is_some_and(is_inherited));
+    let mut environment: BTreeMap<_, _> = inherited.collect();
+    let can_be = |name: &str| !name.is_empty() && !name.contains('=');
+    let extra = extra.iter().filter(|(name, _)| can_be(name));
     environment.extend(extra.map(|(name, value)| (name.into(), value.expose().into())));
     environment.insert(SESSION_ID_VARIABLE.into(), session_id.into());
     environment
@@ -117,15 +113,14 @@ pub(crate) fn environment(
 
 /// The words of a command line, including those that a shell would split, each with the index of its argument.
 fn words(command: &[String]) -> impl Iterator<Item = (usize, &str)> {
-    command.iter().enumerate().flat_map(|(place, argument)| {
-        let words = argument.split_whitespace();
-        words.map(move |word| {
-            (
-                place,
-                word.trim_matches(['\'', '"', ';', '&', '|', '(', ')']),
-            )
+    let of_shell = ['\'', '"', ';', '&', '|', '(', ')'];
+    command
+        .iter()
+        .enumerate()
+        .flat_map(move |(place, argument)| {
+            let words = argument.split_whitespace();
+            words.map(move |word| (place, word.trim_matches(of_shell)))
         })
-    })
 }
 
 /// How a command line runs `claude`.

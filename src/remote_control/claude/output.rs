@@ -272,11 +272,8 @@ impl Page {
 /// The text after the time of an event, as in `[12:34:56] Error: ..`.
 fn event(line: &str) -> Option<&str> {
     let (time, event) = line.strip_prefix('[')?.split_once("] ")?;
-    let is_time = time.len() == 8
-        && time
-            .bytes()
-            .all(|byte| byte == b':' || byte.is_ascii_digit());
-    is_time.then_some(event)
+    let is_of_time = |byte: u8| byte == b':' || byte.is_ascii_digit();
+    (time.len() == 8 && time.bytes().all(is_of_time)).then_some(event)
 }
 
 impl Perform for Page {

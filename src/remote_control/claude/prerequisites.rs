@@ -279,9 +279,7 @@ impl ClaudeState {
         let address = self.0.pointer("/oauthAccount/emailAddress")?.as_str()?;
         let is_address = address.len() <= LONGEST_ADDRESS
             && address.contains('@')
-            && address
-                .chars()
-                .all(|character| character.is_ascii_graphic());
+            && address.bytes().all(|byte| byte.is_ascii_graphic());
         is_address.then_some(address)
     }
 }
@@ -412,12 +410,10 @@ fn settings_in(text: &str, file: &Path, is_of_project: bool) -> Vec<Setting> {
         Setting::variable(name, &text.unwrap_or_else(|| value.to_string()), &place)
     });
     let helper = settings.get("apiKeyHelper").and_then(Value::as_str);
+    let has_helper = helper.is_some_and(|helper| !helper.is_empty());
     let is_disabled = settings.get("disableRemoteControl") == Some(&Value::Bool(true));
     let keys = [
-        (
-            "apiKeyHelper",
-            helper.is_some_and(|helper| !helper.is_empty()),
-        ),
+        ("apiKeyHelper", has_helper),
         ("disableRemoteControl", is_disabled),
     ];
     let keys = keys.into_iter().filter(|(_, is_set)| *is_set);

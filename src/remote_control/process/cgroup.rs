@@ -69,14 +69,12 @@ impl Cgroup {
 
     /// The pids of all that are in it, zombies left out.
     pub(super) fn pids(&self) -> HashSet<i32> {
-        let lists = folders(&self.0)
-            .into_iter()
-            .map(|it| it.join("cgroup.procs"));
-        let lists: Vec<_> = lists
-            .filter_map(|list| fs::read_to_string(list).ok())
-            .collect();
-        let pids = lists.iter().flat_map(|list| list.lines());
-        pids.filter_map(|pid| pid.parse().ok()).collect()
+        let mut pids = HashSet::new();
+        for folder in folders(&self.0) {
+            let list = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(list.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+        pids
     }
 
     /// Sends SIGKILL to all that are in it; no fork escapes. Linux 5.14.

@@ -131,9 +131,8 @@ pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
     // Dropped without a wait: it has to outlive us, and its watcher reaps it.
     let child = command.spawn().map_err(|error| explain(launch, &error))?;
     // It may have ended already; as a zombie it keeps its identity.
-    let seen = i32::try_from(child.id())
-        .ok()
-        .and_then(|pid| look(pid).ok()?);
+    let pid = i32::try_from(child.id()).ok();
+    let seen = pid.and_then(|pid| look(pid).ok()?);
     seen.map(|process| process.identity).ok_or_else(|| {
         let (program, pid) = (&launch.program, child.id());
         let reason = format!("{program} was started as process {pid}, which cannot be looked at");

@@ -44,10 +44,7 @@ impl Session {
             }
             Connection::Connecting | Connection::Connected => (connection, Duration::ZERO),
         };
-        if self
-            .shown
-            .is_some_and(|shown| shown.connection == connection)
-        {
+        if self.shown.map(|shown| shown.connection) == Some(connection) {
             return Vec::new();
         }
         // Whatever the program claims, users are notified at most once in the time of the limit.
@@ -66,9 +63,8 @@ impl Session {
 
     /// The uptime since which it has been without its service, while its link is known.
     fn cut_off_since(&self) -> Option<Duration> {
-        let shown = self
-            .shown
-            .filter(|_| matches!(self.state, State::Running { .. }))?;
+        let is_running = matches!(self.state, State::Running { .. });
+        let shown = self.shown.filter(|_| is_running)?;
         (shown.connection != Connection::Connected).then_some(shown.since)
     }
 
