@@ -120,18 +120,16 @@ fn describe(known: &SessionReport, usage: &Usages) -> String {
     match known {
         SessionReport::Record { status, is_alive } => {
             let line = reply::status_line(status, usage, SystemTime::now());
-            match status.session.as_ref().map(|session| session.phase) {
-                Some(Phase::Stopping) if !is_alive => format!(
+            let session = status.session.as_ref().filter(|_| !is_alive);
+            match session.map(|session| session.phase) {
+                Some(Phase::Stopping) => format!(
                     "{}: stopped; the bot deletes its link when it runs again",
                     status.project
                 ),
-                Some(Phase::Starting | Phase::Running) if !is_alive => {
+                Some(Phase::Starting | Phase::Running) => {
                     format!("{line}; its process has ended, and a bot that runs clears it away")
                 }
-                Some(
-                    Phase::Starting | Phase::Running | Phase::Stopping | Phase::AwaitingRestart,
-                )
-                | None => line,
+                Some(Phase::AwaitingRestart) | None => line,
             }
         }
         SessionReport::Unrecorded { project, session } => {
