@@ -158,7 +158,6 @@ struct Bot {
     below_roots: Option<Found>,
     /// What is announced to other hosts, if this one has a name.
     announced: watch::Sender<Option<Announcement>>,
-    /// The signals of their bots.
     signals: watch::Sender<Signals>,
     /// Whether somebody waits for an answer that takes a while.
     answer_is_due: watch::Sender<bool>,

@@ -24,10 +24,8 @@ pub(crate) const SOCKET: &str = "operator.sock";
 /// The file whose lock prevents a second bot.
 const LOCK: &str = "lock";
 
-/// The folder of the session records.
 pub(crate) const SESSIONS: &str = "sessions";
 
-/// The folder of the Matrix stores.
 pub(crate) const MATRIX: &str = "matrix";
 
 /// What a bot leaves in its data directory.

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
     future::pending,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use matrix_sdk::ruma::{OwnedUserId, UserId, serde::Base64};
@@ -73,11 +73,6 @@ pub(super) fn announcement(
     statuses: &[Status],
     below_roots: &BTreeSet<ProjectName>,
 ) -> Announcement {
-    let seconds = |time: SystemTime| {
-        time.duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs()
-    };
     let mut projects = BTreeMap::new();
     let (mut room, mut unnamed) = (ROOM_FOR_NAMES, BTreeSet::new());
     let mut more_sessions = 0;
@@ -85,9 +80,12 @@ pub(super) fn announcement(
     let (running, idle): (Vec<_>, Vec<_>) =
         statuses.iter().partition(|status| status.session.is_some());
     for status in running.into_iter().chain(idle) {
-        let session = status.session.as_ref().map(|session| AnnouncedSession {
-            phase: reply::announced_phase(session),
-            since: seconds(session.since),
+        let session = status.session.as_ref().map(|session| {
+            let since = session.since.duration_since(UNIX_EPOCH);
+            AnnouncedSession {
+                phase: reply::announced_phase(session),
+                since: since.unwrap_or_default().as_secs(),
+            }
         });
         let name = status.project.to_string();
         let length = name.len() + session.as_ref().map_or(20, |it| it.phase.len() + 52);

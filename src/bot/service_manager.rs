@@ -19,11 +19,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(45);
 /// The service manager, if there is one.
 #[derive(Debug)]
 pub(super) struct ServiceManager {
-    /// When the watchdog is to be notified again.
     watchdog: Option<Interval>,
     reported: String,
     was_ready: bool,
-    /// When the bot counts as ready at the latest.
     ready_by: Instant,
 }
 

@@ -99,7 +99,6 @@ pub(crate) struct Outcome {
 /// The outcome of a check, with what the next ones need. `Err`: they cannot be run.
 pub(super) type Found<T> = Result<(Outcome, T), Outcome>;
 
-/// One check with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) check: Check,

@@ -25,7 +25,6 @@ pub(super) struct Room {
     was_encrypted: bool,
 }
 
-/// What the homeserver says of the room.
 pub(super) struct RoomState {
     pub(super) facts: RoomFacts,
     /// Everybody in it but the bot.

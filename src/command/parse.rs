@@ -69,7 +69,6 @@ pub(crate) struct Excerpt {
     pub(crate) follow: Option<Duration>,
 }
 
-/// The target of a verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     /// A project, with a session or without.
