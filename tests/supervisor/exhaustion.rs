@@ -6,15 +6,19 @@ use std::{
     fs::{self, File, Permissions},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
-use procfs::process::Process;
+use procfs::process::{Process, all_processes};
 use rcbot::remote_control::{Ending, NotSpawned, Notice, Phase, process::ProcessIdentity};
 use rustix::fs::{XattrFlags, setxattr};
 
-use crate::support::{DEADLINE, Sandbox, eventually, own_process::in_own_process, owner::Owner};
+use crate::support::{
+    DEADLINE, Sandbox, eventually, mounts::in_mount_namespace, own_process::in_own_process,
+    owner::Owner,
+};
 
 /// The variable with the cgroup that a test has for itself.
 const CGROUP: &str = "RCBOT_TEST_CGROUP";
@@ -126,6 +130,60 @@ async fn a_spawn_that_hangs_is_answered_and_ended_when_it_comes_after_all() {
         })
         .await;
     owner.stop_and_wait().await;
+}
+
+/// Mounts a file system whose server never answers, as one on a dead network. The descriptor is that of `/dev/fuse`.
+fn mount_silent(folder: &Path) {
+    let how = "fd=9,rootmode=40000,user_id=0,group_id=0";
+    let mut mount = Command::new("mount");
+    let mount = mount.args(["-i", "-t", "fuse", "-o", how, "silent"]);
+    assert!(mount.arg(folder).status().unwrap().success());
+}
+
+fn number_of_children() -> usize {
+    let own = i32::try_from(std::process::id()).unwrap();
+    let all = all_processes().unwrap().flatten();
+    all.filter(|process| process.stat().is_ok_and(|stat| stat.ppid == own))
+        .count()
+}
+
+#[test]
+fn what_hangs_in_a_spawn_is_the_bot_and_no_child_that_outlives_it() {
+    if !Path::new("/dev/fuse").exists() {
+        eprintln!("not tested: this kernel, or this container, has no FUSE");
+        return;
+    }
+    let with_fuse = ["sh", "-c", r#"exec 9<>/dev/fuse; exec "$@""#, "sh"];
+    let wrapper = [in_mount_namespace(), &with_fuse].concat();
+    in_own_process(&wrapper, &[], async {
+        let silent = tempfile::tempdir().unwrap();
+        mount_silent(silent.path());
+        let mut endings = Vec::new();
+        for is_directory in [true, false] {
+            let sandbox = Sandbox::new();
+            let mut project = sandbox.project("");
+            project.settings.link_timeout = Duration::from_secs(1);
+            if is_directory {
+                project.directory = silent.path().to_owned();
+            } else {
+                let program = silent.path().join("claude");
+                project.settings.command[0] = program.to_str().unwrap().to_owned();
+            }
+            let mut owner = Owner::starting(&sandbox, project);
+            endings.push(owner.outcome().await.ending);
+        }
+        let children = number_of_children();
+        // Else this process would not end either.
+        let mut umount = Command::new("umount");
+        let umount = umount.args(["--force", "--lazy", "--no-canonicalize", "-i"]);
+        assert!(umount.arg(silent.path()).status().unwrap().success());
+        assert_eq!(children, 0);
+        for ending in endings {
+            let is_unresponsive =
+                matches!(ending, Ending::NotSpawned(NotSpawned::Unresponsive { .. }));
+            assert!(is_unresponsive, "{ending:?}");
+        }
+    });
 }
 
 #[test]

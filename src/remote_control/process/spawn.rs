@@ -111,6 +111,7 @@ pub enum NotSpawned {
 /// If a process was started but cannot be identified, it can be found by its mark only.
 pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
     require_spare_descriptors()?;
+    wait_for_files(launch);
     let held = (!launch.follows_links).then(|| open_without_links(&launch.directory));
     let held = held.transpose().map_err(|error| explain(launch, &error))?;
     let mut command = Command::new(&launch.program);
@@ -138,6 +139,14 @@ pub fn spawn(launch: &Launch) -> Result<ProcessIdentity, NotSpawned> {
         let reason = format!("{program} was started as process {pid}, which cannot be looked at");
         NotSpawned::Other { reason }
     })
+}
+
+/// Looks at the directory and the program. If their file system does not respond, this thread hangs here and ends with us. A
+/// child would hang in its place: it would outlive us, and keep the next bot out with its copy of the data directory's lock.
+/// Errors are left to the spawn.
+fn wait_for_files(launch: &Launch) {
+    access(&launch.directory, Access::EXEC_OK).unwrap_or_default();
+    drop(find_program(launch).map(|program| regular_file::read(&program, 1)));
 }
 
 /// Opens a directory with an absolute path that has no symbolic link at this moment. Without openat2, which older kernels and
@@ -243,7 +252,7 @@ fn explain(launch: &Launch, error: &io::Error) -> NotSpawned {
         io::ErrorKind::PermissionDenied if !may_enter => {
             NotSpawned::DirectoryForbidden { directory }
         }
-        io::ErrorKind::PermissionDenied if program_exists(launch) => {
+        io::ErrorKind::PermissionDenied if find_program(launch).is_some() => {
             NotSpawned::NotExecutable { program }
         }
         io::ErrorKind::PermissionDenied => NotSpawned::CommandNotFound { program },
@@ -253,14 +262,19 @@ fn explain(launch: &Launch, error: &io::Error) -> NotSpawned {
     }
 }
 
-/// Whether the program exists. A search through `PATH` also ends in EACCES if one of its folders is not readable and none has
-/// the program.
-fn program_exists(launch: &Launch) -> bool {
-    let path = launch.environment.get(OsStr::new("PATH"));
-    launch.program.contains('/')
-        || path.is_some_and(|path| {
-            env::split_paths(path).any(|folder| folder.join(&launch.program).exists())
-        })
+/// The program as the child finds it. A search through `PATH` also ends in EACCES if one of its folders is not readable and none
+/// has the program.
+fn find_program(launch: &Launch) -> Option<PathBuf> {
+    let program = launch.directory.join(&launch.program);
+    if launch.program.contains('/') {
+        return Some(program);
+    }
+    let path = launch.environment.get(OsStr::new("PATH"))?;
+    let mut folders = env::split_paths(path).map(|folder| launch.directory.join(folder));
+    folders.find_map(|folder| {
+        let program = folder.join(&launch.program);
+        program.exists().then_some(program)
+    })
 }
 
 #[cfg(test)]
