@@ -263,14 +263,16 @@ impl Bot {
             .report(sessions.count(), homeserver_answers);
     }
 
-    /// Lets tasks finish for a moment and records their results, above all where a link is. No further command is executed.
+    /// Lets tasks finish for a moment and records their results, above all where a link is. No further command is judged.
     async fn shut_down(mut self) {
         self.end_follows(None, NoLongerFollowed::BotEnds);
         let all = async {
             while let Some(ended) = self.tasks.join_next().await {
                 match ended {
-                    Ok(None | Some(Event::Judged(..))) | Err(_) => {}
+                    // It counts already, so the next run would not execute it.
+                    Ok(Some(Event::Judged(message, decision))) => self.execute(&message, decision),
                     Ok(Some(event)) => self.on(event),
+                    Ok(None) | Err(_) => {}
                 }
             }
         };

@@ -188,16 +188,67 @@ mod tests {
     use matrix_sdk::ruma::{
         RoomVersionId,
         events::room::{join_rules::JoinRule, member::MembershipState},
-        user_id,
+        owned_event_id, owned_user_id, user_id,
     };
     use serde_json::json;
 
-    use super::{super::tests::silent_bot, *};
+    use super::{
+        super::{Event, tests::silent_bot},
+        *,
+    };
     use crate::{
         command::authorize,
         matrix::{RoomFacts, Trust},
-        remote_control::{Beginning, Options, ProjectName, Start},
+        remote_control::{Beginning, Options, Phase, ProjectName, Start},
     };
+
+    fn permit_for(policy: &Policy) -> Permit {
+        let alice = user_id!("@alice:x.y");
+        let facts = RoomFacts {
+            room_version: RoomVersionId::V12,
+            creators: vec![alice.to_owned()],
+            power_levels: None,
+            join_rule: JoinRule::Invite,
+            membership: MembershipState::Join,
+            encrypted: true,
+        };
+        authorize(alice, Trust::CrossSigned, &facts, policy).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_counted_is_recorded_although_the_bot_ends() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (mut bot, _) = silent_bot(folder.path());
+        let website: ProjectName = "website".parse().unwrap();
+        let request = Request {
+            requester: "@alice:x.y".to_owned(),
+            reference: ReplyTarget::Nobody.to_text(),
+        };
+        drop(
+            bot.remote_control
+                .start(&website, Beginning::Fresh, request),
+        );
+        let asked = Instant::now();
+        let permit = permit_for(&bot.projects.policy(&website));
+        bot.spawn(async move {
+            let message = Message::new(
+                owned_event_id!("$stop"),
+                owned_user_id!("@alice:x.y"),
+                "!rc stop",
+            );
+            let prepared = Prepared {
+                asked,
+                proving: None,
+                found: None,
+            };
+            let decision = Decision::Do(permit, Intent::Stop(website), prepared);
+            Event::Judged(message, decision)
+        });
+        bot.shut_down().await;
+        let (bot, _) = silent_bot(folder.path());
+        let session = bot.session_of(&"website".parse().unwrap());
+        assert_eq!(session.map(|session| session.phase), Some(Phase::Stopping));
+    }
 
     #[tokio::test]
     async fn a_start_for_whose_session_it_is_too_late_needs_the_level_of_its_own_options() {
@@ -211,18 +262,9 @@ mod tests {
                 ..Options::default()
             },
         };
-        let alice = user_id!("@alice:x.y");
-        let facts = RoomFacts {
-            room_version: RoomVersionId::V12,
-            creators: vec![alice.to_owned()],
-            power_levels: None,
-            join_rule: JoinRule::Invite,
-            membership: MembershipState::Join,
-            encrypted: true,
-        };
         // Of the session that was there when the command was judged.
         let policy = Policy::of_session(&bot.config, bot.projects.get(&website), &start("plan"));
-        let permit = authorize(alice, Trust::CrossSigned, &facts, &policy).unwrap();
+        let permit = permit_for(&policy);
         let mut carry_out = |mode| {
             let message = json!({ "event_id": "$asked", "thread": null });
             let intent = Intent::Start {

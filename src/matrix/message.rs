@@ -89,6 +89,19 @@ pub(crate) struct Message {
     pub(super) thread: Option<OwnedEventId>,
 }
 
+#[cfg(test)]
+impl Message {
+    pub(crate) fn new(event_id: OwnedEventId, sender: OwnedUserId, text: &str) -> Self {
+        Self {
+            event_id,
+            sender,
+            text: text.to_owned(),
+            edits: None,
+            thread: None,
+        }
+    }
+}
+
 /// What a reply needs from the message that it answers. Serialized, so that it survives a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReplyTo {
