@@ -192,7 +192,7 @@ fn active(places: &Places) -> Result<Vec<ProjectName>> {
 
 /// Who ends sessions.
 enum Means {
-    /// There is no data directory, and so no session.
+    /// There is neither a data directory nor a session.
     None,
     /// A bot runs: it would take another end for a crash.
     Bot,
@@ -202,15 +202,15 @@ enum Means {
 
 impl Means {
     /// The lock of the data directory shows whether a bot runs.
-    fn of(places: &Places) -> Result<Self, DataDirError> {
-        // This must create no file, least of all as another user than the bot's.
-        if !places.data_dir.try_exists().unwrap_or(true) {
+    fn of(places: &Places) -> Result<Self> {
+        // Without a session this must create no file, least of all as another user than the bot's.
+        if !places.data_dir.try_exists().unwrap_or(true) && active(places)?.is_empty() {
             return Ok(Self::None);
         }
         match DataDir::open(&places.data_dir) {
             Ok(data_dir) => Ok(Self::Ours(data_dir)),
             Err(DataDirError::InUse { .. }) => Ok(Self::Bot),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 }

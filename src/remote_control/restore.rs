@@ -201,11 +201,15 @@ impl Processes {
                 && u32::try_from(process.identity.pid()) != Ok(std::process::id())
         });
         let spawned = leaders.filter_map(|(process, [session, folder, data_directory])| {
+            let session = session?.into_string().ok()?.into();
+            let project = folder.and_then(|folder| {
+                let is_deleted = process.has_deleted("fd/1");
+                store.project_of(&folder, data_directory.as_deref(), is_deleted)
+            });
             Some(Spawned {
                 process: process.identity,
-                session: session?.into_string().ok()?.into(),
-                project: folder
-                    .and_then(|folder| store.project_of(&folder, data_directory.as_deref())),
+                session,
+                project,
             })
         });
         let mut spawned: Vec<_> = spawned.collect();

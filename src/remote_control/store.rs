@@ -153,21 +153,24 @@ impl Store {
         ]
     }
 
-    /// The project of a process with these marks, if it belongs to this folder.
+    /// The project of a process with these marks, if it belongs to this folder. `is_deleted`: its output was deleted, and so the
+    /// folder that had this name, where another one may be now.
     pub(super) fn project_of(
         &self,
         session_folder: &OsStr,
         data_directory: Option<&OsStr>,
+        is_deleted: bool,
     ) -> Option<ProjectName> {
         let path = Path::new(session_folder);
-        let is_here = match data_directory {
-            Some(theirs) => self.id.as_deref().is_some_and(|ours| theirs == ours),
-            // From an older rcbot, which gave its sessions only the path.
-            None => path
-                .parent()
-                .is_some_and(|parent| parent.canonicalize().is_ok_and(|it| it == self.folder)),
-        };
+        let parent = path.parent()?;
+        let is_named = data_directory
+            .is_some_and(|theirs| self.id.as_deref().is_some_and(|ours| theirs == ours));
+        // An older rcbot gave its sessions only the path.
+        let goes_by_path = data_directory.is_none() || is_deleted;
+        let is_at_path =
+            || parent == self.folder || parent.canonicalize().is_ok_and(|it| it == self.folder);
         let name = path.file_name()?.to_str()?;
+        let is_here = is_named || goes_by_path && is_at_path();
         name.parse().ok().filter(|_| is_here)
     }
 
@@ -384,15 +387,24 @@ mod tests {
         let store = Store::open(&folder.path().join("sessions")).unwrap();
         let other = Store::open(&folder.path().join("other")).unwrap();
         let [(_, path), (_, id)] = store.marks(&name());
-        assert_eq!(store.project_of(&path, Some(&id)), Some(name()));
-        assert_eq!(other.project_of(&path, Some(&id)), None);
+        assert_eq!(store.project_of(&path, Some(&id), false), Some(name()));
+        assert_eq!(other.project_of(&path, Some(&id), false), None);
         // From an older rcbot, which gave it only the path.
-        assert_eq!(store.project_of(&path, None), Some(name()));
-        assert_eq!(other.project_of(&path, None), None);
+        assert_eq!(store.project_of(&path, None, false), Some(name()));
+        assert_eq!(other.project_of(&path, None, false), None);
+        // Its folder was deleted, and another one has its path.
+        let another = "0".repeat(ID_LENGTH);
+        let is_deleted =
+            [true, false].map(|it| store.project_of(&path, Some(OsStr::new(&another)), it));
+        assert_eq!(is_deleted, [Some(name()), None]);
+        assert_eq!(
+            other.project_of(&path, Some(OsStr::new(&another)), true),
+            None
+        );
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("sessions", &link).unwrap();
         let linked = Store::open(&link).unwrap();
-        assert_eq!(linked.project_of(&path, None), Some(name()));
+        assert_eq!(linked.project_of(&path, None, false), Some(name()));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::{
 };
 
 use rcbot::remote_control::{
-    Ending, Exit, Notice, Phase, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE, SessionId, offline,
+    Ending, Exit, Notice, Phase, SESSION_FOLDER_VARIABLE, SESSION_ID_VARIABLE, SessionId,
+    offline::{self, SessionReport},
     process::{Launch, ProcessIdentity, spawn},
 };
 use serde_json::{Value, json};
@@ -299,6 +300,22 @@ async fn a_process_of_another_folder_that_has_the_same_path_is_left_alone() {
     settings.folder = sandbox.path("elsewhere");
     fs::remove_file(sandbox.path("elsewhere/website/session.json")).unwrap();
     let mut owner = Owner::with(settings);
+    assert_eq!(owner.phase(), Some(Phase::Starting));
+    assert_eq!(owner.stop_and_wait().await.report.unwrap().processes, 1);
+}
+
+#[tokio::test]
+async fn a_session_whose_records_were_all_deleted_is_known_at_once_and_to_the_next_bot() {
+    let sandbox = Sandbox::new();
+    drop(Owner::with_session(&sandbox, sandbox.project("")).await);
+    let folder = sandbox.path("sessions");
+    fs::remove_dir_all(&folder).unwrap();
+    let reports = offline::status(&folder).unwrap();
+    assert!(
+        matches!(&reports[..], [SessionReport::Unrecorded { project, .. }] if *project == website()),
+        "{reports:?}"
+    );
+    let mut owner = Owner::restore(&sandbox, sandbox.project(""));
     assert_eq!(owner.phase(), Some(Phase::Starting));
     assert_eq!(owner.stop_and_wait().await.report.unwrap().processes, 1);
 }

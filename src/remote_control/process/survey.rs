@@ -79,16 +79,19 @@ pub(crate) fn usage_by<K: From<String> + Ord>(
             usage.processes += 1;
             usage.memory += process.memory;
             // Other programs that a session builds and runs are replaced all the time.
-            usage.is_replaced |= process.leads_session() && program_is_replaced(&process);
+            usage.is_replaced |= process.leads_session() && process.has_deleted("exe");
         }
     }
     Ok(usages)
 }
 
-/// See `proc_pid_exe(5)`. `false` for a process that has vanished or is hidden.
-fn program_is_replaced(process: &Seen) -> bool {
-    let program = fs::read_link(format!("/proc/{}/exe", process.identity.pid()));
-    program.is_ok_and(|program| program.as_os_str().as_bytes().ends_with(b" (deleted)"))
+impl Seen {
+    /// Whether the file behind one of its links in `/proc` was deleted since, see `proc_pid_exe(5)` and `proc_pid_fd(5)`. `false`
+    /// for a process that has vanished or is hidden.
+    pub(crate) fn has_deleted(&self, link: &str) -> bool {
+        let file = fs::read_link(format!("/proc/{}/{link}", self.identity.pid()));
+        file.is_ok_and(|file| file.as_os_str().as_bytes().ends_with(b" (deleted)"))
+    }
 }
 
 fn value(environment: &[u8], name: &str) -> Option<OsString> {
