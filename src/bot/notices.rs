@@ -271,3 +271,106 @@ fn notification_of(ending: &Ending) -> Option<Notification> {
         | Ending::Exited { .. } => Some(Notification::Ended),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::tests::silent_bot, *};
+    use crate::remote_control::{Request, SessionId};
+
+    #[tokio::test]
+    async fn an_end_is_announced_where_nobody_asked_for_it_and_answered_where_somebody_did() {
+        let by_message = |user: &str| {
+            let message = json!({ "event_id": "$asked", "thread": null });
+            Request {
+                requester: format!("@{user}:x.y"),
+                reference: ReplyTarget::Message(serde_json::from_value(message).unwrap()).to_text(),
+            }
+        };
+        let by_the_bot = Request {
+            reference: ReplyTarget::Nobody.to_text(),
+            ..by_message("alice")
+        };
+        let delivery = |request: &Request, receipt: Option<&str>| Delivery {
+            number: 0,
+            request: request.clone(),
+            also: Vec::new(),
+            receipt: receipt.map(str::to_owned),
+        };
+        let (alice, bob) = (by_message("alice"), by_message("bob"));
+        let no_link = Ending::NoLink {
+            waited: std::time::Duration::ZERO,
+            cause: None,
+        };
+        let none = Vec::new;
+        for (what, ending, stop_requests, deliveries, had_link, messages) in [
+            (
+                "an autostart fails: to the room",
+                no_link.clone(),
+                none(),
+                vec![delivery(&by_the_bot, None)],
+                false,
+                1,
+            ),
+            (
+                "also one for which somebody waits: only to them",
+                no_link,
+                none(),
+                vec![delivery(&by_the_bot, None), delivery(&alice, None)],
+                false,
+                1,
+            ),
+            (
+                "it ends as nobody wanted: to the room, and to who has the link",
+                Ending::Expired,
+                none(),
+                vec![delivery(&alice, Some("receipt"))],
+                true,
+                2,
+            ),
+            (
+                "the same while its stop is requested: to who did that, and to who has the link",
+                Ending::Expired,
+                vec![bob.clone()],
+                vec![delivery(&alice, Some("receipt"))],
+                true,
+                2,
+            ),
+            (
+                "it is stopped by who has the link: only to them",
+                Ending::Stopped,
+                vec![alice.clone()],
+                vec![delivery(&alice, Some("receipt"))],
+                true,
+                1,
+            ),
+            (
+                "it is stopped by the bot, which says why elsewhere: to who has the link",
+                Ending::Stopped,
+                none(),
+                vec![delivery(&alice, Some("receipt"))],
+                true,
+                1,
+            ),
+        ] {
+            let folder = tempfile::TempDir::new().unwrap();
+            let (mut bot, _) = silent_bot(folder.path());
+            let outcome = Outcome {
+                session: SessionId::random(),
+                since: SystemTime::now(),
+                ending,
+                report: None,
+                stop_requests,
+                deliveries,
+                had_link,
+            };
+            let over = Notice::Over {
+                outcome,
+                last_output: None,
+            };
+            bot.handle(vec![("website".parse().unwrap(), over)]);
+            assert_eq!(bot.tasks.len(), messages, "{what}");
+        }
+    }
+}

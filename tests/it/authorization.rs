@@ -65,6 +65,13 @@ async fn a_project_or_a_mode_can_need_another_level_and_a_demoted_user_is_refuse
         refused(command, "has: 49, needs: 50").await;
     }
     assert_eq!(bot.links_of(&bob).len(), 1);
+    bot.ask_for_picture(&bob, &sent).await;
+    bot.private_message(
+        &bob,
+        "I did not send you the QR code for website: you may not command me any more",
+    )
+    .await;
+    assert!(bot.pictures_of(&bob).is_empty());
     // The session is the project's, so another administrator can end it.
     let stopped = bot.request(&alice, "stop").await;
     stopped.says("website stopped");

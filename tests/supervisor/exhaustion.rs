@@ -103,6 +103,8 @@ async fn a_spawn_that_hangs_is_answered_and_ended_when_it_comes_after_all() {
     assert_eq!(outcome.ending, unresponsive);
     assert_eq!(outcome.stop_requests.len(), 1);
     // Another one does not hang beside it, but is answered at once.
+    project.settings.link_timeout = Duration::from_hours(1);
+    assert!(owner.remote_control.add_project(project));
     owner.start("alice");
     assert_eq!(owner.outcome().await.ending, unresponsive);
     // The disk responds again. The late process belongs to no session.

@@ -2,8 +2,12 @@
 
 use std::{ffi::OsStr, fs, path::Path, time::Duration};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use rcbot::remote_control::{
-    Cause, Connection, Ending, Exit, NotSpawned, Notice, Phase, Restart, WARNING,
+    Cause, Choice, Connection, Ending, Exit, NotSpawned, Notice, Phase, Restart, WARNING,
     offline::{self, SessionReport},
 };
 use serde_json::json;
@@ -159,6 +163,44 @@ async fn a_session_that_exited_is_restarted_with_a_new_link() {
 }
 
 #[tokio::test]
+async fn the_default_of_an_option_is_recorded_and_later_not_allowed_any_more() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("");
+    project.settings.restart = Restart::OnExit;
+    let mode = ["--permission-mode", "{mode}"].map(str::to_owned);
+    project.settings.command.extend(mode);
+    let choice = |value: &str| Choice {
+        value: value.to_owned(),
+        level: None,
+    };
+    project.settings.permission_modes = vec![choice("default"), choice("plan")];
+    let owner = Owner::with_session(&sandbox, project.clone()).await;
+    // Only for an option that is not known, a link needs the level of the highest.
+    let options = owner.session().unwrap().start.options;
+    assert_eq!(options.mode.as_deref(), Some("default"));
+    drop(owner);
+    sandbox.kill_the_process();
+    project.settings.permission_modes.remove(0);
+    let mut owner = Owner::restore(&sandbox, project);
+    owner
+        .until("it awaits its restart", |owner| {
+            (owner.phase() == Some(Phase::AwaitingRestart)).then(|| owner.notices.clear())
+        })
+        .await;
+    owner.start("alice");
+    let notice = owner.until("the answer", |owner| owner.notices.pop()).await;
+    let Notice::Restarting {
+        ending: Ending::NotSpawned(NotSpawned::Other { reason }),
+        ..
+    } = notice
+    else {
+        panic!("{notice:?}")
+    };
+    assert!(reason.contains("--mode default"), "{reason}");
+    owner.stop_and_wait().await;
+}
+
+#[tokio::test]
 async fn a_session_that_is_cut_off_is_reported_once_and_again_when_it_is_back() {
     let sandbox = Sandbox::new();
     let mut project = sandbox.project("reconnect=1,back=6");
@@ -278,8 +320,9 @@ async fn a_project_with_autostart_starts_with_the_bot_and_only_once() {
     assert!(owner.delivered.is_empty(), "they have it already");
     assert_eq!(sandbox.standin_records().len(), 1);
     assert!(link.is(&sandbox.standin_records()[0].link));
-    owner.stop_and_wait().await;
-    assert_eq!(owner.phase(), None, "the one that it found running");
+    sandbox.kill_the_process();
+    owner.outcome().await;
+    assert_eq!(owner.phase(), None, "it ran when the bot came");
 }
 
 #[tokio::test]
@@ -408,11 +451,16 @@ async fn sessions_can_be_seen_and_stopped_while_no_bot_runs() {
     drop(Owner::with_session(&sandbox, project.clone()).await);
     let folder = sandbox.path("sessions");
     assert_eq!(status(&folder), (Some(Phase::Running), true));
+    // Without its leader, what is left of it counts.
+    let leader = Pid::from_raw(sandbox.standin_records()[0].pid);
+    kill(leader, Signal::SIGKILL).unwrap();
+    sandbox.wait_for_processes(1);
+    assert_eq!(status(&folder), (Some(Phase::Running), true));
 
     let report = offline::stop(&folder, &website(), 10 * SECOND)
         .await
         .unwrap();
-    assert_eq!(report.unwrap().processes, 2);
+    assert_eq!(report.unwrap().processes, 1);
     assert!(sandbox.processes().is_empty());
     assert_eq!(status(&folder), (Some(Phase::Stopping), false));
     assert!(!offline::status(&folder).unwrap()[0].is_active());
@@ -429,12 +477,21 @@ async fn sessions_can_be_seen_and_stopped_while_no_bot_runs() {
 
 #[tokio::test]
 async fn a_session_without_a_record_can_be_seen_and_stopped_while_no_bot_runs() {
-    let damages: [fn(&Sandbox); 3] = [
-        |sandbox| fs::remove_file(sandbox.session_file("session.json")).unwrap(),
-        |sandbox| fs::write(sandbox.session_file("session.json"), "x").unwrap(),
-        |sandbox| sandbox.edit_record(|record| record["session"] = json!(null)),
+    let damages: [(fn(&Sandbox), _); 3] = [
+        (
+            |sandbox| fs::remove_file(sandbox.session_file("session.json")).unwrap(),
+            None,
+        ),
+        (
+            |sandbox| fs::write(sandbox.session_file("session.json"), "x").unwrap(),
+            Some("x"),
+        ),
+        (
+            |sandbox| sandbox.edit_record(|record| record["session"] = json!(null)),
+            None,
+        ),
     ];
-    for damage in damages {
+    for (damage, unreadable) in damages {
         let sandbox = Sandbox::new();
         drop(Owner::with_session(&sandbox, sandbox.project("")).await);
         damage(&sandbox);
@@ -444,6 +501,13 @@ async fn a_session_without_a_record_can_be_seen_and_stopped_while_no_bot_runs() 
         let report = offline::stop(&folder, &website(), 10 * SECOND).await;
         assert_eq!(report.unwrap().unwrap().processes, 1);
         assert!(sandbox.processes().is_empty());
+        let names = fs::read_dir(sandbox.session_file("")).unwrap();
+        let aside: Vec<_> = names
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_str().unwrap().contains(".unreadable-"))
+            .map(|path| fs::read_to_string(path).unwrap())
+            .collect();
+        assert!(aside.iter().map(String::as_str).eq(unreadable));
     }
 }
 

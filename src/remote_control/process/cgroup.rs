@@ -137,3 +137,16 @@ fn is_delegated(folder: &Path) -> bool {
         getxattr(folder, name, &mut value).is_ok_and(|length| value.get(..length) == Some(b"1"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_that_is_no_plain_name_has_no_cgroup() {
+        for mark in ["", ".", "..", "/", "../x", "x/../../y", "x/", "a b"] {
+            assert_eq!(name(mark), None, "{mark}");
+        }
+        assert_eq!(name("0a-b").as_deref(), Some("rcbot-0a-b"));
+    }
+}

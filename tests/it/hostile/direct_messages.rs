@@ -143,6 +143,29 @@ async fn an_overheard_log_is_redacted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_join_while_the_picture_of_a_link_is_sent_ends_the_session_and_both_are_redacted() {
+    let mallory = person("mallory").await;
+    let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
+    let sent = bot.start_session(&alice, "website").await;
+    let room = sent.room();
+    let held = hold_message(&proxy, room);
+    bot.ask_for_picture(&alice, &sent).await;
+    until("the picture is on its way", || held.has_caught()).await;
+    proxy.inject(in_timeline(room, &[membership(mallory.user_id(), "join")]));
+    // Once the bot answers the next message, it has received this one.
+    bot.request(&alice, "status").await;
+    drop(held);
+    let next = assert_session_ended(&bot, &alice, &sent).await;
+    let [picture] = &bot.pictures_of(&alice)[..] else {
+        panic!("one picture")
+    };
+    for message in [&sent.event, picture] {
+        bot.wait_for_redaction(&alice, message).await;
+    }
+    bot.picture_of(&alice, &next).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_member_who_is_shown_only_while_the_key_goes_out_is_found_and_the_session_ended() {
     let mallory = person("mallory").await;
     let (alice, proxy, bot) = behind_proxy(|bot| bot).await;
