@@ -38,9 +38,9 @@ const AVATAR: &[u8] = include_bytes!("avatar.png");
 /// How long setting the bot's name and avatar may take: nothing depends on them.
 const PROFILE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the sync loop, and with it each command in the old admin room, waits for the move to the new one: a homeserver may
-/// wait long for that of the new room.
-const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the sync loop, and with it each command in the old admin room, waits until the bot has joined the new one: the
+/// homeserver may wait long for that of the new room.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
 struct OwnMembership {
@@ -266,7 +266,7 @@ enum NotFollowed {
     NotInvited(OwnedRoomId),
     /// The homeserver cannot be asked yet.
     Fault(Fault),
-    /// It does not answer in time. It may still join.
+    /// It does not join the new room in time. It may do so later.
     Slow,
 }
 
@@ -308,8 +308,7 @@ impl Upgrades {
     async fn check(&mut self, matrix: &Matrix, room: &Room, successor: Option<OwnedRoomId>) {
         let old = room.room_id();
         self.awaited = None;
-        let followed = timeout(UPGRADE_TIMEOUT, follow(matrix, room)).await;
-        match followed.unwrap_or(Err(NotFollowed::Slow)) {
+        match follow(matrix, room).await {
             Ok(None) => {}
             Ok(Some(new)) => {
                 info!(from = %old, room = %new, "the admin room was upgraded, and the bot followed");
@@ -351,7 +350,9 @@ async fn follow(matrix: &Matrix, old: &Room) -> Result<Option<OwnedRoomId>, NotF
     if !was_joined {
         // Room ids of version 12 name no server, so a server in the room is named too.
         let via = [sender.server_name().to_owned()];
-        if let Err(error) = client.join_room_by_id_or_alias((&*new).into(), &via).await {
+        let joining = client.join_room_by_id_or_alias((&*new).into(), &via);
+        let joined = timeout(JOIN_TIMEOUT, joining).await;
+        if let Err(error) = joined.map_err(|_| NotFollowed::Slow)? {
             let fault = Fault::from(error);
             let may_pass = fault.is_passing() || fault.is_logged_out();
             return Err(if may_pass {
