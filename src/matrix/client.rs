@@ -20,7 +20,10 @@ use matrix_sdk::{
     cross_process_lock::CrossProcessLockConfig,
     ruma::{OwnedRoomId, OwnedUserId, UserId},
 };
-use matrix_sdk_base::crypto::{CollectStrategy, DecryptionSettings, TrustRequirement};
+use matrix_sdk_base::{
+    BaseClient, DmRoomDefinition, ThreadingSupport,
+    crypto::{CollectStrategy, DecryptionSettings, TrustRequirement},
+};
 use tokio::{
     sync::{Mutex, RwLock, watch},
     time::timeout,
@@ -115,20 +118,28 @@ pub(super) async fn build_client(
             error,
         )
     };
+    let stores = open_stores(&store).await.map_err(unopened)?;
+    let mut base = BaseClient::new(
+        stores,
+        ThreadingSupport::Disabled,
+        DmRoomDefinition::MatrixSpec,
+    );
+    base.room_key_recipient_strategy = strategy;
+    // The sender's device is judged with the command, where a refusal can be explained to the sender.
+    base.decryption_settings = DecryptionSettings {
+        sender_device_trust_requirement: TrustRequirement::Untrusted,
+    };
+    // Nobody verifies the bot interactively. The SDK would send its answers to any member's requests without waiting for a turn.
+    base.handle_verification_events = false;
     let client = logged_in
         .client_builder()?
-        .store_config(open_stores(&store).await.map_err(unopened)?)
+        .base_client(base)
         .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
         .request_config(
             RequestConfig::new()
                 .timeout(REQUEST_TIMEOUT)
                 .retry_limit(TRIES),
         )
-        .with_room_key_recipient_strategy(strategy)
-        // The sender's device is judged with the command, where a refusal can be explained to the sender.
-        .with_decryption_settings(DecryptionSettings {
-            sender_device_trust_requirement: TrustRequirement::Untrusted,
-        })
         .with_enable_share_history_on_invite(false)
         .build()
         .await

@@ -1,5 +1,9 @@
 //! What the bot sends arrives, once, whatever the room and the homeserver do.
 
+use matrix_sdk::ruma::events::room::message::{
+    KeyVerificationRequestEventContent, MessageType, RoomMessageEventContent,
+};
+
 use crate::support::prelude::*;
 
 /// The homeserver accepts all links, and the bot gets an error page instead of the answer.
@@ -46,6 +50,33 @@ async fn fifty_answers_at_once_are_sent_where_each_message_needs_its_own_key() {
         answer.says("is running");
     }
     assert_eq!(bot.standin_starts(), 1);
+}
+
+/// The Matrix library cancels the verifications of a user who requests a second one: by messages that keep no order with others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_who_requests_verifications_makes_the_bot_send_nothing() {
+    let mallory = person("mallory").await;
+    let bot = bot().member(&mallory, 0);
+    let alice = person("alice").await;
+    let bot = bot.start(&alice).await;
+    bot.assert_no_session(&alice).await;
+    let device = mallory.client().device_id().unwrap().to_owned();
+    for _ in 0..2 {
+        let request = KeyVerificationRequestEventContent::new(
+            "Verify me.".to_owned(),
+            Vec::new(),
+            device.clone(),
+            bot.user_id().to_owned(),
+        );
+        let request = MessageType::VerificationRequest(request);
+        let request = RoomMessageEventContent::new(request);
+        mallory.send(bot.admin_room(), request).await.unwrap();
+    }
+    bot.assert_no_session(&alice).await;
+    alice.catch_up().await;
+    let mut events = alice.events();
+    events.retain(|event| event.sender == bot.user_id() && event.kind.contains("verification"));
+    assert!(events.is_empty(), "{events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
