@@ -2,7 +2,7 @@
 //! comes. Other users can put it there, as homeservers check little of it: lists nested too deep, a membership with a field of
 //! the wrong type, in an invitation too, an event without a type, and a user id with an invalid server name.
 //!
-//! Invariant: nobody's membership is taken out, but the rest of its event.
+//! Invariant: a membership that the SDK can read is kept, whatever else is in its event.
 
 use std::collections::BTreeMap;
 
