@@ -83,3 +83,30 @@ async fn no_invitation_is_declined_before_the_alias_of_the_admin_room_can_be_loo
     let leaves = |request: &Request| request.is_in(room) && request.path.ends_with("/leave");
     assert!(proxy.passed_by(leaves).is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_that_can_neither_join_nor_leave_for_a_while_loses_no_invitation() {
+    let (alice, mallory) = (person("alice").await, person("mallory").await);
+    let proxy = Proxy::start(homeserver()).await;
+    let mut bot = bot().through(&proxy).prepare(&alice).await;
+    let first = mallory.create_admin_room(bot.user_id()).await.unwrap();
+    let joins = |request: &Request| request.path.ends_with("/join");
+    let leaves = |request: &Request| request.path.ends_with("/leave");
+    // As often as the SDK tries on its own.
+    proxy.on(leaves).times(3).answer(Answer::error_page(502));
+    proxy.on(joins).answer(Answer::error_page(502));
+    bot.run();
+    let tries = |of: fn(&Request) -> bool| proxy.passed_by(of).len();
+    until("the bot tries both", || {
+        tries(leaves) >= 3 && tries(joins) >= 3
+    })
+    .await;
+    // The bot tries again when the next sync brings something.
+    let second = mallory.create_admin_room(bot.user_id()).await.unwrap();
+    for room in [&first, &second] {
+        bot.wait_for_membership(&mallory, room, "leave").await;
+    }
+    proxy.be_honest();
+    mallory.create_admin_room(bot.user_id()).await.unwrap();
+    bot.wait_until_ready(&alice).await;
+}
