@@ -32,7 +32,6 @@ use crate::{
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The homeserver, for requests without the SDK.
 #[derive(Debug, Clone)]
 pub(super) struct Homeserver {
     http: Client,

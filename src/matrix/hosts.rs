@@ -139,7 +139,6 @@ impl Matrix {
         Ok(announcements)
     }
 
-    /// Announces this host.
     /// Fails with `M_FORBIDDEN` where the bot may not send such events.
     pub(crate) async fn announce(&self, announcement: &Announcement) -> Result<(), Fault> {
         let content = serde_json::to_value(announcement)?;

@@ -178,7 +178,6 @@ impl LoggedIn {
             .http_client(self.forwarder.http_client()?))
     }
 
-    /// The session for such a client to restore.
     pub(super) fn matrix_session(&self) -> MatrixSession {
         MatrixSession {
             meta: self.session.meta.clone(),

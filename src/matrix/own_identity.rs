@@ -40,7 +40,6 @@ pub(crate) const RECOVERY_KEY_VARIABLE: &str = "RCBOT_RECOVERY_KEY";
 /// How many rounds of hashing a passphrase may take: it is the homeserver that names their number. Clients make half a million.
 const MOST_ROUNDS: u64 = 5_000_000;
 
-/// The key that restores the identity.
 #[derive(Debug)]
 pub(crate) struct RecoveryKey {
     text: SecretText,

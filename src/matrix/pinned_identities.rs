@@ -26,7 +26,6 @@ use crate::config::{Devices, MasterKey};
 /// How often to check whether a link is still on its way to a user.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The identity of a user, for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IdentityReport {
     pub known: Option<PinnedIdentity>,

@@ -147,7 +147,6 @@ impl RemoteControl {
         })
     }
 
-    /// Handles everything that is due.
     pub(super) fn on_time(&mut self) -> Notices {
         let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now().uptime);
         let names: Vec<_> = self.slots.keys().cloned().collect();

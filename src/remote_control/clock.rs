@@ -15,7 +15,6 @@ use tokio::time::sleep;
 /// this late.
 const SLICE: Duration = Duration::from_mins(1);
 
-/// A moment by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
     /// For users, and to carry a time over a reboot.

@@ -218,7 +218,6 @@ impl Processes {
         Ok(Self(spawned))
     }
 
-    /// The projects that have processes.
     pub(super) fn projects(&self) -> impl Iterator<Item = &ProjectName> {
         self.0.iter().filter_map(|spawned| spawned.project.as_ref())
     }

@@ -84,7 +84,6 @@ impl Record {
 #[derive(Debug)]
 pub(super) struct Unreadable(String);
 
-/// The record of each project.
 pub(super) type Records = Vec<(ProjectName, Result<Record, Unreadable>)>;
 
 #[derive(Debug, thiserror::Error)]

@@ -268,14 +268,14 @@ fn assert_in_no_message(bot: &Bot, person: &Person, secrets: &[Secret]) {
 /// Looks at the homeserver's database and log. Its database has the access token, which it issued.
 fn assert_unknown_to_homeserver(bot: &Bot, secrets: &[Secret]) {
     let log = homeserver().log_path();
-    for file in bot.homeserver_files() {
+    for file in &bot.homeserver_files {
         for secret in secrets {
-            let may_know = secret.name == "access token" && file.path() != log;
+            let may_know = secret.name == "access token" && file.path != log;
             assert!(
                 may_know || !file.contains(secret.text.as_bytes()),
                 "the {} is in {}",
                 secret.name,
-                file.path().display()
+                file.path.display()
             );
         }
     }

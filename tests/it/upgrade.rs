@@ -63,7 +63,7 @@ async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left
     let invite = format!("invite {} to {new} while the bot is running", bot.user_id());
     remedy.begins(&invite);
     alice.invite(&new, bot.user_id()).await.unwrap();
-    bot.follow_to(new.clone());
+    bot.admin_room = new.clone();
     bot.wait_until_ready(&alice).await;
     bot.announcement(&alice, ARRIVED).await;
     let stored = stored(&bot);
@@ -87,7 +87,7 @@ async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left
     bot.kill_9();
     let newer = upgrade(&bot, &alice).await;
     alice.invite(&newer, bot.user_id()).await.unwrap();
-    bot.follow_to(newer);
+    bot.admin_room = newer;
     bot.run();
     bot.announcement(&alice, ARRIVED).await;
     bot.start_session(&alice, "website").await;
@@ -108,7 +108,7 @@ async fn a_homeserver_that_takes_long_to_join_the_new_room_holds_up_no_command_i
     bot.assert_no_session(&alice).await;
     proxy.be_honest();
     drop(joins);
-    bot.follow_to(new);
+    bot.admin_room = new;
     bot.announcement(&alice, ARRIVED).await;
 }
 
@@ -123,7 +123,7 @@ async fn a_host_is_announced_in_the_new_room_too() {
     bot.assert_no_session(&alice).await;
     let new = upgrade(&bot, &alice).await;
     alice.invite(&new, bot.user_id()).await.unwrap();
-    bot.follow_to(new.clone());
+    bot.admin_room = new.clone();
     let is_announced = |event: &Event| event.kind == "rcbot.host" && event.room == new;
     alice.sees("the announcement there", is_announced).await;
 }
@@ -261,7 +261,7 @@ async fn with_the_password_of_an_administrator_an_accomplice_gets_nothing_where_
     bot.wait_for_log(INVITE).await;
     bot.wait_for_membership(&mallory, &own, "leave").await;
     mallory.invite(&own, bot.user_id()).await.unwrap();
-    bot.follow_to(own);
+    bot.admin_room = own;
     bot.announcement(&mallory, ARRIVED).await;
     assert_gets_nothing(&bot, &mallory, &sent).await;
 }

@@ -136,7 +136,6 @@ impl Appservice {
         AppserviceUserIdentity::new(&self.user)
     }
 
-    /// For requests in the name of the device.
     pub(super) fn as_device(&self) -> AppserviceUserIdentity<'_> {
         let mut identity = self.as_user();
         identity.device_id = Some(&self.device);

@@ -23,7 +23,6 @@ const LONGEST_LINE: usize = 4096;
 /// Bytes of a control string that are kept; the parser drops the rest.
 const LONGEST_OSC: usize = 2048;
 
-/// Something that the program shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     /// A link, in the program's own line, within the status block if there is one; or as a whole line, if there is none.

@@ -65,7 +65,6 @@ pub(crate) struct ClaudeFiles {
     home: Option<PathBuf>,
 }
 
-/// Why a prerequisite does not hold.
 #[derive(Debug)]
 pub(crate) enum Unmet {
     /// A cause that the program itself would report.

@@ -38,9 +38,11 @@ const LOG_TAIL_LINES: usize = 60;
 pub(crate) struct Bot {
     pub(super) folder: TempDir,
     pub(super) user: OwnedUserId,
-    pub(super) admin_room: OwnedRoomId,
+    /// The room in which commands count.
+    pub(crate) admin_room: OwnedRoomId,
     pub(super) log_filter: String,
-    pub(super) homeserver_files: Vec<RecordFile>,
+    /// What its homeserver has written since the bot was created.
+    pub(crate) homeserver_files: Vec<RecordFile>,
     /// The binary, which may be another build of it.
     pub(crate) program: PathBuf,
     /// The devices whose clients know this run of the bot.
@@ -62,24 +64,13 @@ impl Bot {
         &self.user
     }
 
-    /// The room in which commands count.
     pub(crate) fn admin_room(&self) -> &RoomId {
         &self.admin_room
-    }
-
-    /// The admin room is another one from now on.
-    pub(crate) fn follow_to(&mut self, room: OwnedRoomId) {
-        self.admin_room = room;
     }
 
     /// Where it keeps everything.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
-    }
-
-    /// What its homeserver has written since the bot was created.
-    pub(crate) fn homeserver_files(&self) -> &[RecordFile] {
-        &self.homeserver_files
     }
 
     pub(crate) fn config_path(&self) -> PathBuf {

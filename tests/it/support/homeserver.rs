@@ -104,7 +104,7 @@ pub(crate) struct Homeserver {
 /// A file that a homeserver writes to.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordFile {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its length at the beginning.
     from: u64,
 }
@@ -259,10 +259,6 @@ impl Homeserver {
 }
 
 impl RecordFile {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Whether these bytes are in it. It is read in pieces: these files are long, and searched after every link.
     pub(crate) fn contains(&self, text: &[u8]) -> bool {
         let mut file = match File::open(&self.path) {
