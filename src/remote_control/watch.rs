@@ -135,6 +135,11 @@ pub(super) async fn watch(task: Task) {
             }
             () = sleep_until_some(search.due()) => search.settle(),
         }
+        // Before a complaint that was read with it: the room is notified of those of a session that runs.
+        if !has_failed && let Some(link) = search.take_news() {
+            waits_for_link = false;
+            task.report(Event::LinkShown(link)).await;
+        }
         search.report_complaints(&task, &stderr).await;
         if mem::take(&mut has_failed) {
             waits_for_link = false;
@@ -142,10 +147,6 @@ pub(super) async fn watch(task: Task) {
             task.report(Event::NoLink(cause)).await;
             let last = visible_text(stderr.tail());
             search.quote_last(&task, cause, &last).await;
-        }
-        if let Some(link) = search.take_news() {
-            waits_for_link = false;
-            task.report(Event::LinkShown(link)).await;
         }
         if let Some(connection) = search.take_connection() {
             task.report(Event::Connection(connection)).await;
@@ -384,9 +385,11 @@ impl Search {
         news.into_iter().chain(others.into_iter().flatten()).min()
     }
 
-    /// Reports what keeps conversations from starting, and unknown complaints at intervals.
+    /// Reports what keeps conversations from starting, once there can be any, and unknown complaints at intervals.
     async fn report_complaints(&mut self, task: &Task, stderr: &Follower) {
-        if let Some((cause, quote, is_reported @ false)) = &mut self.complaints.obstacle {
+        if self.reported.is_some()
+            && let Some((cause, quote, is_reported @ false)) = &mut self.complaints.obstacle
+        {
             *is_reported = true;
             task.report(Event::Complained(*cause, quote.clone())).await;
         }

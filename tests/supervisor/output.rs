@@ -249,6 +249,40 @@ async fn a_complaint_of_a_running_program_is_reported_at_once_and_once() {
 }
 
 #[tokio::test]
+async fn the_room_is_notified_of_a_complaint_that_was_printed_with_the_link_while_no_bot_ran() {
+    let moon = "Error: The moon is full.";
+    for (event, cause) in [("gone", Cause::ProgramGone), (moon, Cause::Unknown)] {
+        let sandbox = Sandbox::new();
+        let project = || sandbox.project(&format!("held,event={event}"));
+        let mut owner = Owner::starting(&sandbox, project());
+        owner
+            .until_fact("it runs", || !sandbox.standin_records().is_empty())
+            .await;
+        drop(owner);
+        sandbox.let_standin_go_on();
+        let stdout = sandbox.session_file("stdout.log");
+        eventually("both are printed", || {
+            let printed = fs::read_to_string(&stdout).unwrap_or_default();
+            (printed.contains("Session failed") || printed.contains(moon)).then_some(())
+        });
+        let mut owner = Owner::restore(&sandbox, project());
+        owner.link(0).await;
+        let in_room = owner
+            .until("a complaint", |owner| match owner.notices.first()? {
+                Notice::Complained {
+                    cause: found,
+                    in_room,
+                    ..
+                } if *found == cause => Some(*in_room),
+                other => panic!("{other:?}"),
+            })
+            .await;
+        assert!(in_room, "{event}");
+        owner.stop_and_wait().await;
+    }
+}
+
+#[tokio::test]
 async fn a_start_that_fails_for_an_unknown_reason_is_quoted() {
     for (words, quote) in [
         (
