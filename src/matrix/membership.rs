@@ -56,13 +56,9 @@ impl Matrix {
         };
         match self.client.get_room(&id).map(|room| room.state()) {
             Some(RoomState::Joined) => self.note_join(&id).await,
-            Some(RoomState::Banned) => {
-                warn!(room = %id, "banned from the admin room");
-                true
-            }
-            Some(RoomState::Invited | RoomState::Knocked | RoomState::Left) | None => {
-                self.try_to_join(&id).await
-            }
+            // To the SDK, a room from which the bot is banned is one that it left.
+            Some(RoomState::Invited | RoomState::Knocked | RoomState::Left | RoomState::Banned)
+            | None => self.try_to_join(&id).await,
         }
     }
 
@@ -130,6 +126,11 @@ impl Matrix {
             }
             Err(error) if error.client_api_error_kind() == Some(&ErrorKind::Forbidden) => {
                 info!(room = %id, bot = %self.own_user(), "waiting for an invitation to the admin room");
+                true
+            }
+            // So says Synapse.
+            Err(error) if error.client_api_error_kind() == Some(&ErrorKind::BadState) => {
+                warn!(room = %id, bot = %self.own_user(), "banned from the admin room: unban the bot, and invite it again");
                 true
             }
             Err(error) => {

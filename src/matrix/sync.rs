@@ -106,7 +106,7 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
                 if let Some(room) = matrix.admin_room.id()
                     && rooms.left.contains_key(&room)
                 {
-                    warn!(%room, bot = %matrix.own_user(), "removed from the admin room: invite the bot again");
+                    warn!(%room, bot = %matrix.own_user(), "removed from the admin room: invite the bot again; if it was banned, unban it before");
                 }
                 let is_fast = asked.elapsed() < SUSPICIOUSLY_FAST;
                 let empty_and_fast = is_fast && !brought_to_device && is_empty(&rooms);

@@ -110,3 +110,21 @@ async fn a_homeserver_that_can_neither_join_nor_leave_for_a_while_loses_no_invit
     mallory.create_admin_room(bot.user_id()).await.unwrap();
     bot.wait_until_ready(&alice).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_was_banned_is_back_once_it_is_unbanned_and_invited_again() {
+    let (alice, mut bot) = alice_and_bot().await;
+    let (room, user) = (alice.room(bot.admin_room()), bot.user_id().to_owned());
+    room.ban_user(&user, None).await.unwrap();
+    let remedy =
+        "removed from the admin room: invite the bot again; if it was banned, unban it before";
+    bot.wait_for_log(remedy).await;
+    bot.kill_9();
+    bot.run();
+    bot.wait_for_log("banned from the admin room: unban the bot, and invite it again")
+        .await;
+    room.unban_user(&user, None).await.unwrap();
+    alice.invite(bot.admin_room(), &user).await.unwrap();
+    bot.wait_until_ready(&alice).await;
+    bot.assert_no_session(&alice).await;
+}
