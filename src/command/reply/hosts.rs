@@ -8,6 +8,7 @@ use matrix_sdk::ruma::OwnedUserId;
 
 use super::{
     MOST_LISTED, Mark, Reply, counted, listed, listed_with, moment, phase, session_reply, unmarked,
+    with_begin,
 };
 use crate::{
     config::HostName,
@@ -148,8 +149,8 @@ fn announced_session(project: &ProjectName, session: &AnnouncedSession, now: Sys
         Mark::Busy
     };
     let phase = unmarked(&session.phase);
-    let since = moment(since, now);
-    Reply::marked(mark, format!("**{project}**: {phase} since {since}"))
+    let begun = with_begin(&phase, &moment(since, now));
+    Reply::marked(mark, format!("**{project}**: {begun}"))
 }
 
 fn without_session(idle: &[Section]) -> Vec<Reply> {

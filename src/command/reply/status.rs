@@ -38,18 +38,15 @@ fn facts(status: &Status, usage: &Usages, now: SystemTime) -> (Mark, Vec<String>
         return (Mark::Idle, vec!["no session".to_owned()], Vec::new());
     };
     let age = now.duration_since(session.since).unwrap_or_default();
-    let mut phase = vec![format!(
-        "{} since {} ({})",
-        self::phase(session.phase),
-        moment(session.since, now),
-        span(age)
-    )];
+    let begun = format!("{} ({})", moment(session.since, now), span(age));
+    let mut phase = vec![with_begin(self::phase(session.phase), &begun)];
     phase.extend(session.connection.map(connection));
     if let Some((next_try, cause)) = session.next_try {
         phase.push(format!("next try in {}", span(next_try)));
         phase.extend(cause.map(|cause| format!("probable cause: {}", cause.what())));
     }
     let left = session.time_left;
+    let left = left.filter(|_| session.phase != Phase::Stopping);
     phase.extend(left.map(|left| format!("ends {}", end_after(now, left))));
     let requester = session.requester.as_ref();
     let mut details = Vec::from_iter(requester.map(|user| format!("started by {user}")));
@@ -81,6 +78,15 @@ pub(crate) fn phase(phase: Phase) -> &'static str {
         Phase::Running => "running",
         Phase::Stopping => "stopping",
         Phase::AwaitingRestart => "waiting to be started again",
+    }
+}
+
+/// A phase, and when its session began, which is not when it began to stop or to wait for its restart.
+pub(super) fn with_begin(phase: &str, begun: &str) -> String {
+    if phase == self::phase(Phase::Running) {
+        format!("{phase} since {begun}")
+    } else {
+        format!("{phase}, begun {begun}")
     }
 }
 
@@ -186,6 +192,17 @@ mod tests {
         let reply = status(&statuses, &usage, now);
         let said = "🔴 <strong>website</strong>: running since 14:13 UTC (2h 2m), cut off from its service for 12m, ends in ";
         assert!(reply.html.starts_with(said), "{}", reply.html);
+    }
+
+    #[test]
+    fn a_session_that_stops_does_so_since_less_than_its_begin() {
+        let (mut statuses, usage, now) = overview();
+        let session = statuses[0].session.as_mut().unwrap();
+        session.phase = Phase::Stopping;
+        session.connection = None;
+        let said = "website: stopping, begun 14:13 UTC (2h 2m), started by @alice:example.org, ";
+        let line = status_line(&statuses[0], &usage, now);
+        assert!(line.starts_with(said), "{line}");
     }
 
     #[test]
