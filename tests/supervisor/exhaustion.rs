@@ -14,9 +14,12 @@ use nix::{sys::stat::Mode, unistd::mkfifo};
 use procfs::process::{Process, all_processes};
 use rcbot::remote_control::{Ending, NotSpawned, Notice, Phase, process::ProcessIdentity};
 use rustix::fs::{XattrFlags, setxattr};
+use tokio::task::yield_now;
 
 use crate::support::{
-    DEADLINE, Sandbox, eventually, mounts::in_mount_namespace, own_process::in_own_process,
+    DEADLINE, Sandbox, eventually,
+    mounts::in_mount_namespace,
+    own_process::{in_own_process, on_own_thread},
     owner::Owner,
 };
 
@@ -26,7 +29,7 @@ const CGROUP: &str = "RCBOT_TEST_CGROUP";
 /// Runs a test in a process with so few descriptors.
 #[track_caller]
 fn with_few_descriptors(body: impl Future<Output = ()>) {
-    in_own_process(&["prlimit", "--nofile=100:100"], &[], body);
+    on_own_thread(&["prlimit", "--nofile=100:100"], body);
 }
 
 /// Takes all free descriptors.
@@ -43,6 +46,8 @@ fn a_session_that_cannot_be_watched_for_lack_of_descriptors_is_watched_later() {
             .until_fact("it runs", || !sandbox.standin_records().is_empty())
             .await;
         drop(owner);
+        // The tasks of the dropped one give back what they have.
+        yield_now().await;
         // Its watch begins when there is nothing left for it: neither a handle on the process nor one on its output.
         let mut owner = Owner::restore(&sandbox, sandbox.project("held,die=0.1"));
         let descriptors = all_descriptors();

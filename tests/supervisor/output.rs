@@ -408,3 +408,20 @@ async fn a_link_printed_while_no_bot_ran_counts_even_if_its_time_is_over() {
     assert!(link.is(&sandbox.standin_records()[0].link));
     owner.stop_and_wait().await;
 }
+
+#[tokio::test]
+async fn all_that_a_process_printed_is_read_although_it_ended_while_no_bot_ran() {
+    let sandbox = Sandbox::new();
+    let mut project = sandbox.project("");
+    // So much that it is not read by chance before the end is seen.
+    let script = "yes | head -c 900000
+        echo 'Code anywhere with the Claude mobile app or https://claude.ai/code/session_1'";
+    project.settings.command = ["sh", "-c", script].map(str::to_owned).into();
+    let mut owner = Owner::starting(&sandbox, project.clone());
+    assert!(owner.handle_next(DEADLINE).await, "it is spawned");
+    drop(owner);
+    sandbox.wait_for_processes(0);
+    let mut owner = Owner::restore(&sandbox, project);
+    let outcome = owner.outcome().await;
+    assert!(outcome.had_link, "{:?}", outcome.ending);
+}

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 
 /// Set in the separate process of a test.
 const IN_OWN_PROCESS: &str = "RCBOT_TEST_OWN_PROCESS";
@@ -19,8 +19,24 @@ pub(crate) fn in_own_process<Body: Future<Output = ()>>(
     environment: &[(&str, &str)],
     body: Body,
 ) {
+    run(Builder::new_multi_thread(), wrapper, environment, body);
+}
+
+/// The same on one thread, where no task begins before the body waits.
+#[track_caller]
+pub(crate) fn on_own_thread<Body: Future<Output = ()>>(wrapper: &[&str], body: Body) {
+    run(Builder::new_current_thread(), wrapper, &[], body);
+}
+
+#[track_caller]
+fn run<Body: Future<Output = ()>>(
+    mut runtime: Builder,
+    wrapper: &[&str],
+    environment: &[(&str, &str)],
+    body: Body,
+) {
     if env::var_os(IN_OWN_PROCESS).is_some() {
-        return Runtime::new().unwrap().block_on(body);
+        return runtime.enable_all().build().unwrap().block_on(body);
     }
     // The name of this crate, the path of the test, and that it is a block in it.
     let (_, test) = type_name::<Body>().split_once("::").unwrap();
