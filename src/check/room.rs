@@ -120,7 +120,10 @@ pub(super) async fn judge_membership(
         }
         Some(false) => Outcome::failed(
             "the bot is neither in the room nor invited to it",
-            format!("invite {bot} to the room; if it is banned there, lift the ban first"),
+            format!(
+                "invite {bot} to the room (if `admin_room` was changed, restart the bot before: it declines other invitations); \
+                 if it is banned there, lift the ban first"
+            ),
         ),
         None => Outcome::warning(
             "the bot is not in the room, and whether it is invited is unknown before it has run",
