@@ -44,7 +44,7 @@ pub(super) fn set_up(format: LogFormat) {
     let filter = wanted.unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        .with_writer(|| OneLine(io::stderr()));
     // In a terminal, `NO_COLOR` decides.
     let log = if io::stderr().is_terminal() {
         log
@@ -72,7 +72,9 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     error!(place, message, "a part of rcbot panicked");
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
-        error!("{backtrace}");
+        for line in backtrace.to_string().lines() {
+            error!("{line}");
+        }
     }
 }
 
@@ -98,6 +100,23 @@ fn goes_to_journal() -> bool {
         return false;
     };
     stream == Some(format!("{}:{}", stderr.st_dev, stderr.st_ino))
+}
+
+/// Writes each entry, which comes in one piece, as one line: a user id may hold line breaks, and what follows would look like
+/// another entry, of the audit log for example.
+struct OneLine<W>(W);
+
+impl<W: io::Write> io::Write for OneLine<W> {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(entry);
+        let text = text.trim_end_matches('\n').replace('\n', "\\n");
+        writeln!(self.0, "{}", text.replace('\r', "\\r"))?;
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Lines prefixed with their priority, which the journal removes: sd-daemon(3).
@@ -132,7 +151,9 @@ fn priority(level: Level) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use tracing::enabled;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{enabled, info};
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
@@ -147,6 +168,35 @@ mod tests {
             Level::TRACE,
         ];
         assert_eq!(levels.map(priority), [3, 4, 6, 7, 7]);
+    }
+
+    #[test]
+    fn an_entry_is_one_line_whatever_a_user_is_called() {
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let writer = Arc::clone(&written);
+        let log = tracing_subscriber::fmt()
+            .with_writer(move || OneLine(Written(Arc::clone(&writer))))
+            .finish();
+        tracing::subscriber::with_default(log, || {
+            let inviter = "@a\r\nINFO audit: command judged:x.y";
+            info!(%inviter, "invitation declined");
+            info!("next");
+        });
+        let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        assert_eq!(written.lines().count(), 2, "{written}");
+        assert!(written.contains("@a\\r\\nINFO"), "{written}");
+    }
+
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(text)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]
