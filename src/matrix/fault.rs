@@ -333,11 +333,16 @@ pub(super) mod testing {
 
     use super::*;
 
-    /// The fault of a request that is answered like this.
-    pub(in crate::matrix) fn answered(status: u16, body: &str) -> Fault {
+    /// The error of a request that is answered like this.
+    pub(in crate::matrix) fn error(status: u16, body: &str) -> HttpError {
         let answer = hyper::Response::builder().status(status);
         let error = UiaaResponse::from_http_response(answer.body(body).unwrap());
-        HttpError::from(FromHttpResponseError::Server(error)).into()
+        FromHttpResponseError::Server(error).into()
+    }
+
+    /// The same, as a fault.
+    pub(in crate::matrix) fn answered(status: u16, body: &str) -> Fault {
+        error(status, body).into()
     }
 }
 

@@ -345,13 +345,40 @@ async fn assert_quiet(proxy: &Proxy) {
 
 /// Starting bots receive the signals before the command that they are about.
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_bot_is_no_longer_in_the_room_does_not_count() {
+    let alice = person("alice").await;
+    let [first, second] = two_hosts(&alice).await;
+    let room = alice.room(first.admin_room());
+    room.kick_user(second.user_id(), None).await.unwrap();
+    // Both had this project, so the host would have to be named.
+    let answer = first.request(&alice, "start website").await;
+    answer.says("is running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn signals_of_accounts_that_are_not_announced_as_hosts_silence_no_bot() {
-    let (alice, mallory) = (person("alice").await, person("mallory").await);
+    let (alice, mallory, carol) = (
+        person("alice").await,
+        person("mallory").await,
+        person("carol").await,
+    );
     let mut bots = two_hosts(&alice).await;
     for bot in &mut bots {
         bot.wait_until_known_to(&alice).await;
         bot.kill_9();
     }
+    // One of them is in the room, and the other was announced and has left it.
+    let room = bots[0].admin_room();
+    for member in [&mallory, &carol] {
+        alice.invite(room, member.user_id()).await.unwrap();
+        member.sees("the room", |event| event.room == *room).await;
+    }
+    let announcement = json!({ "host": "build3", "projects": {} });
+    let left = carol.room(room);
+    left.send_state_event_raw("rcbot.host", carol.user_id().as_str(), announcement)
+        .await
+        .unwrap();
+    left.leave().await.unwrap();
     let asked = bots[0].send(&alice, "status").await;
     let claim = json!({ "about": asked, "kind": "claim" });
     let claim = Raw::new(&claim).unwrap().cast_unchecked();
@@ -359,18 +386,21 @@ async fn signals_of_accounts_that_are_not_announced_as_hosts_silence_no_bot() {
     let users = bots
         .iter()
         .map(|bot| (bot.user_id().to_owned(), devices.clone()));
-    let request = send_event_to_device::v3::Request::new_raw(
-        "rcbot.host_signal".into(),
-        TransactionId::new(),
-        users.collect(),
-    );
-    mallory.client().send(request).await.unwrap();
+    let users: BTreeMap<_, _> = users.collect();
+    for sender in [&mallory, &carol] {
+        let request = send_event_to_device::v3::Request::new_raw(
+            "rcbot.host_signal".into(),
+            TransactionId::new(),
+            users.clone(),
+        );
+        sender.client().send(request).await.unwrap();
+    }
     for bot in &mut bots {
         bot.run();
     }
     for bot in &mut bots {
-        bot.wait_for_log("signal of a user who is no announced host's bot dropped")
-            .await;
+        let dropped = "signal of a user who is no announced host's bot dropped";
+        bot.wait_for_log_times(dropped, 2).await;
     }
     answer_to(&alice, &asked).await;
     assert_eq!(alice.answers_to(&asked).len(), 1);

@@ -99,6 +99,7 @@ async fn without_the_recovery_key_only_the_operator_resets_the_bots_identity() {
     let remedy =
         "`rcbot reset-identity --config` and the path of your config.yaml makes a new identity";
     bot.log().says(remedy);
+    bot.log().says("and there is no recovery key");
     assert!(bot.data_dir().join("matrix/store").exists());
     fs::write(&recovery_key, key).unwrap();
     assert_comes_back(&mut bot, &alice, &before).await;

@@ -241,3 +241,25 @@ fn is_unsupported(fault: &Fault) -> bool {
         fault => fault.names_unknown_device(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::fault::testing::error;
+
+    #[test]
+    fn a_homeserver_says_in_several_ways_that_no_appservice_can_log_in() {
+        for (status, code, is_unsupported) in [
+            (400, "M_APPSERVICE_LOGIN_UNSUPPORTED", true),
+            (400, "M_UNKNOWN", true),
+            (404, "M_UNRECOGNIZED", true),
+            (500, "M_UNKNOWN", false),
+            (403, "M_FORBIDDEN", false),
+            (429, "M_LIMIT_EXCEEDED", false),
+        ] {
+            let body = format!(r#"{{"errcode":"{code}","error":"no"}}"#);
+            let found = is_login_unsupported(&error(status, &body));
+            assert_eq!(found, is_unsupported, "{status} {code}");
+        }
+    }
+}
