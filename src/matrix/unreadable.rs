@@ -139,10 +139,10 @@ fn without_related(event: Box<RawValue>) -> Box<RawValue> {
 
 /// How many bytes the names in an event are where each value has all those above it, as the SDK keeps them for its push rules.
 fn flattened(value: &Value, above: usize) -> usize {
-    let Value::Object(fields) = value else {
+    let fields = value.as_object().filter(|fields| !fields.is_empty());
+    let Some(fields) = fields.map(|fields| fields.iter()) else {
         return above;
     };
-    let fields = fields.iter();
     fields
         .map(|(name, value)| flattened(value, above + name.len() + 1))
         .sum()
@@ -276,12 +276,16 @@ mod tests {
 
     #[test]
     fn an_event_of_one_long_name_above_many_values_is_taken_out() {
-        let values: BTreeMap<_, _> = (0..4_000).map(|number| (number.to_string(), 1)).collect();
-        let event = |name: &str| json!({ "type": "m.room.name", "content": { name: values } });
-        let short = event("name");
-        let messages = json!({ "chunk": [short, event(&".".repeat(30_000))] }).to_string();
-        let cleaned: Value = serde_json::from_slice(&readable_messages(messages.into())).unwrap();
-        assert_eq!(cleaned, json!({ "chunk": [short] }));
+        for value in [json!(1), json!([]), json!({})] {
+            let values = (0..4_000).map(|number| (number.to_string(), &value));
+            let values: BTreeMap<_, _> = values.collect();
+            let event = |name: &str| json!({ "type": "m.room.name", "content": { name: values } });
+            let short = event("name");
+            let messages = json!({ "chunk": [short, event(&".".repeat(30_000))] }).to_string();
+            let cleaned = readable_messages(messages.into());
+            let cleaned: Value = serde_json::from_slice(&cleaned).unwrap();
+            assert!(cleaned == json!({ "chunk": [short] }), "{value}");
+        }
     }
 
     #[test]
