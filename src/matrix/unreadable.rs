@@ -1,6 +1,7 @@
 //! Takes out of the homeserver's answers what the SDK cannot read, where it would panic, or fail at the whole answer each time that
 //! comes. Other users can put it there, as homeservers check little of it: lists nested too deep, a membership with a field of
-//! the wrong type, in an invitation too, an event without a type, and a user id with an invalid server name.
+//! the wrong type, in an invitation too, an event without a type, a user id with an invalid server name, and an invitation to a
+//! room with an invalid id.
 //!
 //! Invariant: a membership that the SDK can read is kept, whatever else is in its event.
 
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 
 use hyper::body::Bytes;
 use matrix_sdk::ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedUserId,
+    MilliSecondsSinceUnixEpoch, OwnedUserId, RoomId,
     events::room::member::{MembershipState, StrippedRoomMemberEvent, SyncRoomMemberEvent},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -25,31 +26,32 @@ const LONGEST_FLATTENED: usize = 512 * 1024;
 /// The fields of an object, each parsed only when needed.
 type Fields = BTreeMap<String, Box<RawValue>>;
 
-/// Replaces what is in a list. `None`: it is taken out.
-type Replace = fn(Box<RawValue>) -> Option<Box<RawValue>>;
+/// Replaces a part of an answer.
+type Replace = fn(Box<RawValue>) -> Box<RawValue>;
 
-/// Where a list is in an answer; [`ANY`] stands for every name.
+/// Where a part is in an answer; [`ANY`] stands for every name.
 type Path = &'static [&'static str];
 
 const ANY: &str = "*";
 
-const OF_SYNC: [(Path, Replace); 4] = [
-    (&["device_lists", ANY], readable_user),
+const OF_SYNC: [(Path, Replace); 5] = [
+    (&["device_lists", ANY], readable_users),
+    (&["rooms", ANY], readable_rooms),
     (
         &["rooms", "invite", ANY, "invite_state", "events"],
-        readable_event::<StrippedRoomMemberEvent>,
+        readable_events::<StrippedRoomMemberEvent>,
     ),
     (
         &["rooms", "join", ANY, ANY, "events"],
-        readable_event::<SyncRoomMemberEvent>,
+        readable_events::<SyncRoomMemberEvent>,
     ),
     (
         &["rooms", "leave", ANY, ANY, "events"],
-        readable_event::<SyncRoomMemberEvent>,
+        readable_events::<SyncRoomMemberEvent>,
     ),
 ];
 
-const OF_MESSAGES: [(Path, Replace); 1] = [(&[ANY], readable_event::<SyncRoomMemberEvent>)];
+const OF_MESSAGES: [(Path, Replace); 1] = [(&[ANY], readable_events::<SyncRoomMemberEvent>)];
 
 /// An answer to /sync without what the SDK cannot read.
 pub(super) fn readable_sync(body: Bytes) -> Bytes {
@@ -61,11 +63,11 @@ pub(super) fn readable_messages(body: Bytes) -> Bytes {
     readable(body, &OF_MESSAGES)
 }
 
-fn readable(body: Bytes, lists: &[(Path, Replace)]) -> Bytes {
+fn readable(body: Bytes, parts: &[(Path, Replace)]) -> Bytes {
     let Ok(mut answer) = serde_json::from_slice::<Box<RawValue>>(&body) else {
         return body;
     };
-    for (path, replace) in lists {
+    for (path, replace) in parts {
         answer = replace_at(answer, path, *replace);
     }
     String::from(Box::<str>::from(answer)).into()
@@ -74,10 +76,7 @@ fn readable(body: Bytes, lists: &[(Path, Replace)]) -> Bytes {
 /// What is not of the expected type is left to the SDK. Each level is parsed separately: at once, deep lists would be an error.
 fn replace_at(value: Box<RawValue>, path: &[&str], replace: Replace) -> Box<RawValue> {
     let Some((wanted, path)) = path.split_first() else {
-        return changed(value, |list: Vec<_>| {
-            let list = list.into_iter().filter_map(replace);
-            list.collect::<Vec<_>>()
-        });
+        return replace(value);
     };
     changed(value, |fields: Fields| {
         let fields = fields.into_iter().map(|(name, value)| {
@@ -102,9 +101,26 @@ fn changed<T: DeserializeOwned, U: Serialize>(
     changed.unwrap_or(value)
 }
 
-fn readable_user(user: Box<RawValue>) -> Option<Box<RawValue>> {
-    let is_readable = serde_json::from_str::<OwnedUserId>(user.get()).is_ok();
-    is_readable.then_some(user)
+fn readable_users(list: Box<RawValue>) -> Box<RawValue> {
+    changed(list, |mut users: Vec<Box<RawValue>>| {
+        users.retain(|user| serde_json::from_str::<OwnedUserId>(user.get()).is_ok());
+        users
+    })
+}
+
+/// The rooms of one membership. Synapse accepts invitations to rooms with any id from other homeservers.
+fn readable_rooms(rooms: Box<RawValue>) -> Box<RawValue> {
+    changed(rooms, |mut rooms: Fields| {
+        rooms.retain(|id, _| RoomId::parse(id).is_ok());
+        rooms
+    })
+}
+
+fn readable_events<Member: DeserializeOwned>(list: Box<RawValue>) -> Box<RawValue> {
+    changed(list, |events: Vec<_>| {
+        let events = events.into_iter().filter_map(readable_event::<Member>);
+        events.collect::<Vec<_>>()
+    })
 }
 
 /// The event, or only its membership.
@@ -209,6 +225,16 @@ mod tests {
             "@ä b:x.y",
         ];
         assert_eq!(cleaned(&answer(&users)), answer(&["@a:x.y", "@ä b:x.y"]));
+    }
+
+    #[test]
+    fn a_room_whose_id_the_sdk_refuses_is_taken_out() {
+        let answer = |rooms: &[&str]| {
+            let rooms: BTreeMap<_, _> = rooms.iter().map(|room| (room, json!({}))).collect();
+            json!({ "next_batch": "b", "rooms": { "invite": rooms, "leave": rooms } })
+        };
+        let rooms = ["!a:x.y", "!a", "a:x.y", "", "!a\0:x.y"];
+        assert_eq!(cleaned(&answer(&rooms)), answer(&["!a:x.y", "!a"]));
     }
 
     #[test]
