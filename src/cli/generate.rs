@@ -12,6 +12,21 @@ use super::{Arguments, print};
 /// Every key of a configuration with its default.
 const EXAMPLE: &str = include_str!("../../config.example.yaml");
 
+/// A section of the manual page, in the words of docs/operations.md.
+const EXIT_STATUS: &str = r#".SH "EXIT STATUS"
+.TP
+0
+Done.
+.TP
+1
+It failed while running, a check failed, or another rcbot uses the same data directory. A restart may help.
+.TP
+2
+The arguments or the configuration are invalid.
+.TP
+3
+The operator has to act first: a lost recovery key or identity, a wrong password or token, files owned by another user."#;
+
 pub(super) fn config() -> Result<()> {
     print(EXAMPLE.trim_end())
 }
@@ -59,5 +74,6 @@ fn man_page(command: Command) -> io::Result<Vec<u8>> {
             writeln!(text, "{}", if is_heading { ".PP" } else { line })?;
         }
     }
+    writeln!(text, "{EXIT_STATUS}")?;
     Ok(text)
 }

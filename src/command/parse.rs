@@ -265,9 +265,10 @@ pub(crate) fn nearest<'n>(typed: &str, names: &[&'n str]) -> Option<&'n str> {
     (distance <= slips).then_some(name)
 }
 
+/// An `@` with nothing after it names no host.
 fn without_host(word: &str) -> (&str, Option<&str>) {
     match word.split_once('@') {
-        Some((word, host)) => (word, Some(host)),
+        Some((word, host)) => (word, Some(host).filter(|host| !host.is_empty())),
         None => (word, None),
     }
 }
@@ -665,6 +666,7 @@ mod tests {
             ("!rc start --mode plan website@build1", Some("build1")),
             ("!rc start website --name a@build1", None),
             ("!rc start website --name=“ask me@build1 now”", None),
+            ("!rc start website@", None),
         ] {
             assert_eq!(addressed_host(text), host, "{text}");
         }
