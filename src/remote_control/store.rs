@@ -165,11 +165,11 @@ impl Store {
         let is_named = data_directory
             .is_some_and(|theirs| self.id.as_deref().is_some_and(|ours| theirs == ours));
         // An older rcbot gave its sessions only the path.
-        let goes_by_path = data_directory.is_none() || is_deleted;
+        let path_decides = data_directory.is_none() || is_deleted;
         let is_at_path =
             || parent == self.folder || parent.canonicalize().is_ok_and(|it| it == self.folder);
         let name = path.file_name()?.to_str()?;
-        let is_here = is_named || goes_by_path && is_at_path();
+        let is_here = is_named || path_decides && is_at_path();
         name.parse().ok().filter(|_| is_here)
     }
 
