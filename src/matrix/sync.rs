@@ -136,7 +136,8 @@ pub(super) async fn follow(matrix: &Matrix) -> Fault {
 /// Syncs once. Returns what came of rooms, and the token of the next sync.
 ///
 /// Once the SDK has saved an answer and passed its rooms on, it looks for handlers of each event, of which the bot has none. It
-/// fails there at an event without a type, which any member of an encrypted room can send. What came with it must not be lost.
+/// fails there at an event without a type, which any member of an encrypted room can send. What came with it must not be lost;
+/// the requests that the SDK makes at the end of a sync follow at the beginning of the next.
 async fn step(
     matrix: &Matrix,
     poll_timeout: Duration,
