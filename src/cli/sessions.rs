@@ -191,24 +191,24 @@ fn active(places: &Places) -> Result<Vec<ProjectName>> {
 }
 
 /// Who ends sessions.
-enum Means {
+enum Stopper {
     /// There is neither a data directory nor a session.
-    None,
+    Nobody,
     /// A bot runs: it would take another end for a crash.
     Bot,
     /// No bot runs, and none can while this is held.
-    Ours(DataDir),
+    Us(DataDir),
 }
 
-impl Means {
+impl Stopper {
     /// The lock of the data directory shows whether a bot runs.
     fn of(places: &Places) -> Result<Self> {
         // Without a session this must create no file, least of all as another user than the bot's.
         if !places.data_dir.try_exists().unwrap_or(true) && active(places)?.is_empty() {
-            return Ok(Self::None);
+            return Ok(Self::Nobody);
         }
         match DataDir::open(&places.data_dir) {
-            Ok(data_dir) => Ok(Self::Ours(data_dir)),
+            Ok(data_dir) => Ok(Self::Us(data_dir)),
             Err(DataDirError::InUse { .. }) => Ok(Self::Bot),
             Err(error) => Err(error.into()),
         }
@@ -217,10 +217,10 @@ impl Means {
 
 /// Stops them at the same time, as each can take its whole grace period. Shows what came of each, and returns the failures.
 async fn stop_all(places: &Places, projects: &[ProjectName]) -> Result<Vec<anyhow::Error>> {
-    let means = Means::of(places)?;
+    let stopper = Stopper::of(places)?;
     let stops = projects.iter();
     let mut stops: FuturesUnordered<_> = stops
-        .map(|project| stop_one(places, &means, project))
+        .map(|project| stop_one(places, &stopper, project))
         .collect();
     let mut failures = Vec::new();
     while let Some(stopped) = stops.next().await {
@@ -230,17 +230,17 @@ async fn stop_all(places: &Places, projects: &[ProjectName]) -> Result<Vec<anyho
     Ok(failures)
 }
 
-async fn stop_one(places: &Places, means: &Means, project: &ProjectName) -> Result<String> {
+async fn stop_one(places: &Places, stopper: &Stopper, project: &ProjectName) -> Result<String> {
     let grace = places.projects.get(project).copied();
     let grace = grace.unwrap_or(places.stop_grace);
-    let report = match means {
-        Means::None => None,
-        Means::Bot => {
+    let report = match stopper {
+        Stopper::Nobody => None,
+        Stopper::Bot => {
             return bot::ask_to_stop(&places.data_dir, project.as_str(), grace + STOP_MARGIN)
                 .await
                 .with_context(|| format!("a bot runs here and was asked to stop {project}"));
         }
-        Means::Ours(data_dir) => offline::stop(&data_dir.path().join(SESSIONS), project, grace)
+        Stopper::Us(data_dir) => offline::stop(&data_dir.path().join(SESSIONS), project, grace)
             .await
             .with_context(|| format!("{project} is not stopped"))?,
     };
