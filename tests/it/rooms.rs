@@ -112,8 +112,8 @@ async fn a_homeserver_that_can_neither_join_nor_leave_for_a_while_loses_no_invit
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bot_that_was_banned_is_back_once_it_is_unbanned_and_invited_again() {
-    let (alice, mut bot) = alice_and_bot().await;
+async fn a_bot_that_was_banned_tries_no_join_and_is_back_once_it_is_unbanned_and_invited_again() {
+    let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     let (room, user) = (alice.room(bot.admin_room()), bot.user_id().to_owned());
     room.ban_user(&user, None).await.unwrap();
     let remedy =
@@ -123,6 +123,17 @@ async fn a_bot_that_was_banned_is_back_once_it_is_unbanned_and_invited_again() {
     bot.run();
     bot.wait_for_log("banned from the admin room: unban the bot, and invite it again")
         .await;
+    let joins = |request: &Request| request.path.ends_with("/join");
+    let before = proxy.passed_by(joins).len();
+    for _ in 0..3 {
+        let synced = proxy.passed_by(Request::is_sync).len();
+        proxy.inject(json!({}));
+        until("the next sync", || {
+            proxy.passed_by(Request::is_sync).len() > synced
+        })
+        .await;
+    }
+    assert_eq!(proxy.passed_by(joins).len(), before);
     room.unban_user(&user, None).await.unwrap();
     alice.invite(bot.admin_room(), &user).await.unwrap();
     bot.wait_until_ready(&alice).await;
