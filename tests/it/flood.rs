@@ -37,6 +37,15 @@ async fn commands_that_a_flood_pushed_out_of_a_sync_are_executed_in_order() {
     bot.request(&alice, "help").await;
     // The bot looks for those who may command among the members.
     set_membership(&bob, bot.admin_room(), bob.user_id().as_str(), "join").await;
+    // With what the bot fetches comes something that the Matrix library cannot read.
+    let mut unreadable = forged_message(bob.user_id(), "Hello.");
+    unreadable["content"]["deep"] = (0..130).fold(json!([]), |deep, _| json!([deep]));
+    proxy
+        .on(|request| request.path.ends_with("/messages"))
+        .rewrite(move |_, answer| {
+            let fetched = answer["chunk"].as_array_mut().unwrap();
+            fetched.push(unreadable.clone());
+        });
     // The sender of the flood may also be one who may command.
     for (starts, by, is_killed) in [(1, &bob, false), (2, &alice, true)] {
         let known = bot.links_of(&alice).len();
