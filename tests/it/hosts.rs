@@ -343,7 +343,6 @@ async fn assert_quiet(proxy: &Proxy) {
     assert!(passed.is_empty(), "{passed:?}");
 }
 
-/// Starting bots receive the signals before the command that they are about.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_whose_bot_is_no_longer_in_the_room_does_not_count() {
     let alice = person("alice").await;
@@ -355,6 +354,7 @@ async fn a_host_whose_bot_is_no_longer_in_the_room_does_not_count() {
     answer.says("is running");
 }
 
+/// Starting bots receive the signals before the command that they are about.
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_of_accounts_that_are_not_announced_as_hosts_silence_no_bot() {
     let (alice, mallory, carol) = (
