@@ -94,8 +94,9 @@ async fn an_upgrade_is_followed_once_the_bot_is_invited_and_the_old_room_is_left
     assert_eq!(bot.standin_starts(), 1);
 }
 
+/// The SDK would try for longer than a test waits for an answer.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_homeserver_that_takes_long_to_join_the_new_room_holds_up_no_command_in_the_old_one() {
+async fn a_slow_join_of_the_new_room_holds_up_commands_in_the_old_one_for_seconds_only() {
     let (alice, proxy, mut bot) = behind_proxy(|bot| bot).await;
     bot.assert_no_session(&alice).await;
     let new = successor(&bot, &alice, true).await;
