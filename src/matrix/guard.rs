@@ -24,7 +24,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use tracing::{error, info, warn};
 
 use super::{
-    Fault, HostSignal, MatrixFolder, folder, message::SIGNAL_EVENT, unreadable::readable_sync,
+    Fault, HostSignal, MatrixFolder, folder,
+    message::SIGNAL_EVENT,
+    unreadable::{Fields, readable_sync},
 };
 use crate::atomic_file;
 
@@ -64,9 +66,6 @@ const MOST_LINES: usize = 100;
 
 /// How long nothing is reported twice.
 const HOUR: Duration = Duration::from_hours(1);
-
-/// The fields of an object, each parsed only when needed.
-type Fields = BTreeMap<String, Box<RawValue>>;
 
 /// Something that the SDK does not get.
 #[derive(Debug, PartialEq, Eq)]

@@ -255,7 +255,7 @@ impl Matrix {
                 self.inbox.hand_over(signal).await;
             }
             Ok(false) => {
-                debug!(sender = %signal.bot, "signal of a user who is no announced host's bot dropped");
+                debug!(sender = %signal.bot, "signal of a user who is not the bot of an announced host dropped");
             }
             Err(fault) => debug!(error = %Chain(&fault), "signal dropped"),
         }

@@ -24,7 +24,7 @@ const MEMBER: &str = "m.room.member";
 const LONGEST_FLATTENED: usize = 512 * 1024;
 
 /// The fields of an object, each parsed only when needed.
-type Fields = BTreeMap<String, Box<RawValue>>;
+pub(super) type Fields = BTreeMap<String, Box<RawValue>>;
 
 /// Replaces a part of an answer.
 type Replace = fn(Box<RawValue>) -> Box<RawValue>;
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_to_sync_is_left_to_the_sdk() {
+    fn what_is_not_an_answer_to_sync_is_left_to_the_sdk() {
         for body in [
             "",
             "<html>",

@@ -399,7 +399,7 @@ async fn signals_of_accounts_that_are_not_announced_as_hosts_silence_no_bot() {
         bot.run();
     }
     for bot in &mut bots {
-        let dropped = "signal of a user who is no announced host's bot dropped";
+        let dropped = "signal of a user who is not the bot of an announced host dropped";
         bot.wait_for_log_times(dropped, 2).await;
     }
     answer_to(&alice, &asked).await;

@@ -470,7 +470,7 @@ async fn sessions_can_be_seen_and_stopped_while_no_bot_runs() {
 
         let mut owner = Owner::restore(&sandbox, project);
         assert_eq!(owner.outcome().await.ending, Ending::Stopped);
-        assert_eq!(owner.redacted.len(), 1, "the bot takes the link back");
+        assert_eq!(owner.redacted.len(), 1, "the bot redacts the link");
         assert!(offline::status(&folder).unwrap().is_empty());
     }
 }

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_that_is_no_plain_name_has_no_cgroup() {
+    fn only_a_mark_that_is_a_plain_name_has_a_cgroup() {
         for mark in ["", ".", "..", "/", "../x", "x/../../y", "x/", "a b"] {
             assert_eq!(name(mark), None, "{mark}");
         }
